@@ -283,7 +283,8 @@ impl Mirror {
         let (wanted, lost) = (mine.bad & !theirs.bad, mine.bad & theirs.bad);
         if wanted != 0 {
             let stamp = self.volumes.get(&volume).map_or(Stamp::default(), |state| state.last);
-            let command = StoreCommand::WriteExtent { volume, stamp, extent, image: theirs, wanted, lost: 0 };
+            let command =
+                StoreCommand::WriteExtent { volume, stamp, extent, image: theirs, wanted, lost: 0, use_reserve: true };
             self.command(command, Purpose::IgnoreResult);
             self.out.push(Action::Healed { volume, extent });
         }

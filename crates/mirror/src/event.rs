@@ -165,6 +165,8 @@ pub enum StoreCommand {
         /// Mask of the blocks to mark as lost, none of which is written: a read of one fails until it is written or
         /// discarded. The marks are as durable as writes.
         lost: u16,
+        /// Whether the blocks may take the space that is held back from guests' writes.
+        use_reserve: bool,
     },
     /// Read blocks. Answered with [`StoreOutput::Data`].
     Read { volume: VolumeId, block: BlockIndex, count: u64 },

@@ -46,6 +46,9 @@ impl Mirror {
 
     pub(crate) fn advance_handshake(&mut self) {
         let source = self.is_source();
+        if !source && self.handshake.as_ref().is_some_and(|handshake| !handshake.asked) {
+            self.requeue_stalled();
+        }
         let Some(handshake) = &mut self.handshake else {
             return;
         };

@@ -137,7 +137,8 @@ impl Mirror {
         if wanted != 0 && self.writer(volume) != Writer::Peer {
             self.heals.map.get_mut(&id).expect("found above").writing += 1;
             let stamp = self.volumes.get(&volume).map_or(Stamp::default(), |state| state.last);
-            let command = StoreCommand::WriteExtent { volume, stamp, extent, image, wanted, lost: 0 };
+            let command =
+                StoreCommand::WriteExtent { volume, stamp, extent, image, wanted, lost: 0, use_reserve: false };
             self.command(command, Purpose::HealWrite { heal: id });
             self.out.push(Action::Healed { volume, extent });
         }

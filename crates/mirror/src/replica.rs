@@ -69,7 +69,12 @@ impl Mirror {
             return self.disconnect(Reason::Protocol);
         }
         let purpose = self.replica(op);
-        self.command(StoreCommand::WriteExtent { volume, stamp, extent, image, wanted: u16::MAX, lost }, purpose);
+        // Guests and deletions wait for the end of a reconciliation, so it must not wait for the space that they free.
+        let use_reserve = self.phase == Phase::Reconcile;
+        self.command(
+            StoreCommand::WriteExtent { volume, stamp, extent, image, wanted: u16::MAX, lost, use_reserve },
+            purpose,
+        );
     }
 
     pub(crate) fn on_peer_volume(&mut self, op: PeerOp, change: VolumeChange) {

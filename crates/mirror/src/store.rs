@@ -11,7 +11,7 @@ use crate::heal::HealId;
 use crate::machine::Mirror;
 use crate::message::PeerOp;
 use crate::types::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// What the result of a command is for.
@@ -85,12 +85,26 @@ pub(crate) struct StoreQueue {
     retry_at: BootTime,
     retry: bool,
     full: bool,
+    /// Writes that waited for space are guest requests in the queue again: the pool counts as full until a write succeeds.
+    requeued: bool,
 }
 
 impl StoreQueue {
     /// Whether no command that changes data is in flight or waiting.
     pub fn drained(&self) -> bool {
         self.data == 0 && self.stalled.is_empty()
+    }
+
+    /// Drops the commands that wait for space, and returns their numbers. Changes of the volume table stay: the table in
+    /// memory has them already.
+    pub fn take_stalled_data(&mut self) -> BTreeSet<StoreOp> {
+        let is_change = |entry: &InFlight| matches!(entry.command, StoreCommand::Volume(_));
+        let dropped: BTreeSet<StoreOp> =
+            self.stalled.iter().filter(|(_, entry)| !is_change(entry)).map(|(op, _)| *op).collect();
+        self.stalled.retain(|_, entry| is_change(entry));
+        self.retry |= !self.stalled.is_empty();
+        self.requeued |= self.full && !dropped.is_empty();
+        dropped
     }
 
     /// Repeats the stalled commands as soon as no data command is in flight.
@@ -176,7 +190,7 @@ impl Mirror {
     pub(crate) fn pump_store(&mut self) {
         self.drop_stale();
         if self.store.stalled.is_empty() {
-            if std::mem::take(&mut self.store.full) {
+            if !self.store.requeued && std::mem::take(&mut self.store.full) {
                 self.tell_full(false);
             }
             self.store.retry = false;
@@ -218,6 +232,7 @@ impl Mirror {
                     self.store.retry_at = self.now + self.tuning.retry;
                     self.tell_full(true);
                 }
+                self.store.requeued = false;
                 self.store.stalled.insert(op, entry);
                 return;
             }
@@ -227,6 +242,7 @@ impl Mirror {
                     self.store.stalled.insert(op, entry);
                     return;
                 }
+                self.store.requeued &= !matches!(entry.command, StoreCommand::Write { .. });
                 self.note_stored(&entry.command);
             }
             Err(error @ (StoreError::Io | StoreError::NoSpace)) => {

@@ -122,14 +122,14 @@ impl Mirror {
 
     /// Puts the matching writes in flight back into the queue, to start as new writes. Writes of closed requests are
     /// dropped.
-    fn requeue_writes(&mut self, which: impl Fn(PeerPart) -> bool) {
+    fn requeue_writes(&mut self, which: impl Fn(StoreOp, PeerPart) -> bool) {
         for volume in self.volumes.values_mut() {
             volume.writing.retain(|id, _| {
                 let Some(ticket) = self.tickets.map.get_mut(id) else {
                     return false;
                 };
                 match ticket.state {
-                    State::Writing { peer, .. } if which(peer) => {
+                    State::Writing { op, peer, .. } if which(op, peer) => {
                         if ticket.req.is_some() {
                             ticket.state = State::Queued;
                             self.tickets.queued.insert(*id);
@@ -148,13 +148,22 @@ impl Mirror {
     ///
     /// None of these writes was answered, so the guest cannot tell a second execution from a first one.
     pub(crate) fn requeue_all(&mut self) {
-        self.requeue_writes(|_| true);
+        self.requeue_writes(|_, _| true);
+    }
+
+    /// Puts the writes that wait for space in the local pool back into the queue: the reconciliation begins on a store at
+    /// rest, and these would rest only when space is freed, which needs the reconciliation. None of them was answered.
+    pub(crate) fn requeue_stalled(&mut self) {
+        let stalled = self.store.take_stalled_data();
+        if !stalled.is_empty() {
+            self.requeue_writes(|op, _| stalled.contains(&op));
+        }
     }
 
     /// Sends the writes that were kept local to the peer: from now on the peer must hold them.
     pub(crate) fn requeue_unsent(&mut self) {
         let generation = self.generation;
-        self.requeue_writes(|peer| match peer {
+        self.requeue_writes(|_, peer| match peer {
             PeerPart::NotSent => true,
             PeerPart::Sent(sent) => sent != generation,
             PeerPart::Held => false,

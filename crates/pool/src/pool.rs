@@ -76,6 +76,33 @@ impl Pool {
         block: BlockIndex,
         data: Bytes,
     ) -> Result<Position, StoreError> {
+        self.write_blocks(volume, stamp, block, data, FreeSlots::can_reserve)
+    }
+
+    /// As [`Pool::write`], but also takes the slots that guest writes never take ([`Usage::reserve`]): for data of a
+    /// reconciliation, for whose end the deletions wait that make room.
+    ///
+    /// # Errors
+    /// As [`Pool::write`]; `NoSpace` only if no slot is free at all.
+    pub fn write_from_reserve(
+        &mut self,
+        volume: VolumeId,
+        stamp: Stamp,
+        block: BlockIndex,
+        data: Bytes,
+    ) -> Result<Position, StoreError> {
+        self.write_blocks(volume, stamp, block, data, FreeSlots::can_reserve_all)
+    }
+
+    /// Writes blocks if `has_room` says that the free slots suffice for the new extents.
+    fn write_blocks(
+        &mut self,
+        volume: VolumeId,
+        stamp: Stamp,
+        block: BlockIndex,
+        data: Bytes,
+        has_room: fn(&FreeSlots, u64) -> bool,
+    ) -> Result<Position, StoreError> {
         let count = (data.len() / BLOCK) as u64;
         let whole = data.len().is_multiple_of(BLOCK) && count <= MAX_WRITE_BLOCKS;
         let birth = self.writable_volume(volume, block.run(count), whole)?.birth;
@@ -83,7 +110,7 @@ impl Pool {
         let crcs = numbered.map(|(number, data)| checksum::block(volume, number, birth, data)).collect();
         let new =
             extent_masks(block.run(count)).filter(|(extent, _)| self.needs_slot((volume, *extent))).count() as u64;
-        if !self.space.can_reserve(new) {
+        if !has_room(&self.space, new) {
             self.operation_refused = true;
             return Err(StoreError::NoSpace);
         }

@@ -89,6 +89,11 @@ impl FreeSlots {
         slots == 0 || self.free() >= self.reserved + self.held_back + slots
     }
 
+    /// Whether `slots` more slots may be reserved, those included that are held back from guest writes.
+    pub fn can_reserve_all(&self, slots: u64) -> bool {
+        slots == 0 || self.free() >= self.reserved + slots
+    }
+
     /// Reserves slots for extents in the overlay.
     pub fn reserve(&mut self, slots: u64) {
         self.reserved += slots;
@@ -143,6 +148,7 @@ mod tests {
     fn reservations_leave_the_slots_that_are_held_back() {
         let mut space = FreeSlots::new(&[100]);
         assert!(space.can_reserve(96) && !space.can_reserve(97));
+        assert!(space.can_reserve_all(100) && !space.can_reserve_all(101));
         space.reserve(96);
         assert!(!space.can_reserve(1) && space.can_reserve(0));
         space.release_reservation(1);

@@ -50,10 +50,11 @@ pub fn execute(
                 journaled(pool.discard(*volume, *stamp, first..end), report)
             })
         }
-        StoreCommand::WriteExtent { volume, stamp, extent, image, wanted, lost } => {
+        StoreCommand::WriteExtent { volume, stamp, extent, image, wanted, lost, use_reserve } => {
             let blocks = pool.volume(*volume).ok_or(StoreError::NoVolume)?.blocks;
             let written = run_steps(image.runs(*extent, *wanted, blocks), |run| {
                 let result = match run {
+                    Run::Data(block, data) if *use_reserve => pool.write_from_reserve(*volume, *stamp, block, data),
                     Run::Data(block, data) => pool.write(*volume, *stamp, block, data),
                     Run::Absent(blocks) => pool.discard(*volume, *stamp, blocks),
                 };
@@ -287,6 +288,7 @@ mod tests {
             image: image.clone(),
             wanted: u16::MAX,
             lost: 0b1000,
+            use_reserve: false,
         };
         execute(&mut pool, &copy, &mut |_| {}).unwrap();
         assert_eq!(read(&mut pool).unwrap_err(), StoreError::Corrupt { blocks: vec![BlockIndex(3)] });

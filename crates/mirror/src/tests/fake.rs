@@ -33,7 +33,7 @@ pub struct FakeStore {
     journal: Vec<StoreCommand>,
     /// Blocks that fail their checksum here.
     pub bad: BTreeSet<(VolumeId, BlockIndex)>,
-    /// Data commands are refused.
+    /// Data commands are refused, but those that may use the reserve, until a deletion frees space.
     pub full: bool,
 }
 
@@ -99,6 +99,9 @@ impl FakeStore {
                 Ok(StoreOutput::Done)
             }
             StoreCommand::MarkDirty { .. } | StoreCommand::ClearDirty | StoreCommand::Volume(_) => {
+                if matches!(command, StoreCommand::Volume(VolumeChange::Delete { .. })) {
+                    self.full = false;
+                }
                 apply(&mut self.live, command);
                 // Changes of metadata are durable at once, with all earlier commands of the same journal.
                 self.durable = self.live.clone();
@@ -113,7 +116,7 @@ impl FakeStore {
             StoreCommand::Write { volume, .. }
             | StoreCommand::Discard { volume, .. }
             | StoreCommand::WriteExtent { volume, .. } => {
-                if self.full {
+                if self.full && !matches!(command, StoreCommand::WriteExtent { use_reserve: true, .. }) {
                     return Err(StoreError::NoSpace);
                 }
                 if !self.live.volumes.contains_key(volume) {
@@ -169,7 +172,7 @@ fn apply(disk: &mut Disk, command: &StoreCommand) {
         StoreCommand::Discard { volume, stamp, block, count } => {
             touch(volume, stamp, vec![Run::Absent(block.run(*count))]);
         }
-        StoreCommand::WriteExtent { volume, stamp, extent, image, wanted, lost } => {
+        StoreCommand::WriteExtent { volume, stamp, extent, image, wanted, lost, .. } => {
             assert_eq!(lost & (wanted & !image.bad), 0, "a lost block is not written");
             touch(volume, stamp, image.runs(*extent, *wanted, u64::MAX));
             if let Some(content) = disk.volumes.get_mut(volume).filter(|_| *lost != 0) {

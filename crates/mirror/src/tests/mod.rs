@@ -3,6 +3,7 @@
 mod closing;
 mod fake;
 mod flight;
+mod full;
 mod lost;
 mod pair;
 mod props;

@@ -90,6 +90,7 @@ enum Request {
     Read { volume: VolumeId, blocks: Range<BlockIndex> },
     Flush { volume: VolumeId, mark: FlushMark },
     Create { id: VolumeId },
+    Delete,
 }
 
 #[derive(Debug, Default)]
@@ -125,6 +126,8 @@ pub struct Pair {
     pub lost: Vec<(VolumeId, ExtentIndex, LostReason)>,
     /// Reads of possibly lost blocks that were answered with an error.
     pub failed_reads: usize,
+    /// Deletions of the steps that were answered as done.
+    pub deletions: usize,
     pub log: Vec<String>,
     healing: bool,
 }
@@ -159,6 +162,7 @@ impl Pair {
             may_be_lost: BTreeSet::new(),
             lost: Vec::new(),
             failed_reads: 0,
+            deletions: 0,
             log: Vec::new(),
             healing: false,
         };
@@ -254,6 +258,7 @@ impl Pair {
             }
             (Request::Create { id }, Ok(_)) => self.created.push(id),
             (Request::Create { .. }, _) => {}
+            (Request::Delete, Ok(_)) => self.deletions += 1,
             (_, Err(GuestError::Closed)) => {}
             (request, result) => panic!("{request:?} ended as {result:?}"),
         }
@@ -500,12 +505,49 @@ impl Pair {
 
     /// Ends every fault and runs until the pair is in sync and no request is open.
     pub fn heal(&mut self) {
-        self.healing = true;
         for node in 0..2 {
             self.step(Step::Full { node, full: false });
+        }
+        self.finish();
+    }
+
+    /// As [`Pair::heal`], but a full pool has room again only when a volume is deleted.
+    pub fn heal_by_deleting(&mut self) {
+        self.healing = true;
+        for node in 0..2 {
             self.step(Step::Start { node });
         }
-        for _ in 0..400 {
+        self.run(50);
+        let lead = if self.members[0] { 0 } else { 1 };
+        let req = self.next_req.advance();
+        self.requests.insert(req, (lead, Request::Delete));
+        // No other step knows this volume. A deletion of a volume that does not exist succeeds.
+        self.event(lead, Event::Volume { req, change: VolumeChange::Delete { id: VolumeId(u64::MAX) } });
+        // 10 s.
+        self.run(100);
+        assert_eq!(self.deletions, 1, "the deletion is not answered\n{}", self.log.join("\n"));
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        self.healing = true;
+        for node in 0..2 {
+            self.step(Step::Start { node });
+        }
+        self.run(400);
+        let history = || self.log.join("\n");
+        assert!(self.both(), "the pair is not in sync again\n{}", history());
+        for node in 0..2 {
+            assert_eq!(self.phase(node), Some(Phase::Steady), "{}", history());
+            assert_eq!(self.nodes[node].mirror.as_ref().map(Mirror::dirty_extents), Some(0));
+        }
+        assert!(self.requests.is_empty(), "never answered: {:?}\n{}", self.requests, history());
+        self.healing = false;
+    }
+
+    /// Runs both nodes without a fault for `rounds` times 100 ms.
+    fn run(&mut self, rounds: usize) {
+        for _ in 0..rounds {
             self.step(Step::LinkUp);
             for node in 0..2 {
                 self.step(Step::Learn { node });
@@ -515,14 +557,6 @@ impl Pair {
             self.step(Step::Readd);
             self.step(Step::Tick { millis: 100 });
         }
-        let history = || self.log.join("\n");
-        assert!(self.both(), "the pair is not in sync again\n{}", history());
-        for node in 0..2 {
-            assert_eq!(self.phase(node), Some(Phase::Steady), "{}", history());
-            assert_eq!(self.nodes[node].mirror.as_ref().map(Mirror::dirty_extents), Some(0));
-        }
-        assert!(self.requests.is_empty(), "never answered: {:?}\n{}", self.requests, history());
-        self.healing = false;
     }
 
     /// The volume table of each store.

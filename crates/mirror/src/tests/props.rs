@@ -73,4 +73,21 @@ proptest! {
         pair.heal();
         pair.check_replicas();
     }
+
+    #[test]
+    fn a_deletion_frees_a_full_pool_whatever_happened_before(
+        steps in prop::collection::vec(prop_oneof![
+            8 => step().prop_filter("no crashes", |s| !matches!(s, Step::Kill { .. } | Step::Power { .. } | Step::Remove { .. })),
+            1 => (0usize..2).prop_map(|node| Step::Full { node, full: true }),
+            1 => Just(Step::LinkDown),
+        ], 1..150),
+    ) {
+        let mut pair = Pair::new();
+        pair.heal();
+        for step in steps {
+            pair.step(step);
+        }
+        pair.heal_by_deleting();
+        pair.check_replicas();
+    }
 }

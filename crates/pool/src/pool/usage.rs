@@ -13,7 +13,8 @@ pub struct Usage {
     pub used: u64,
     /// Slots that guest writes may still take.
     pub available: u64,
-    /// Slots that guest writes never take, so that deletions work on a full pool.
+    /// Slots that guest writes never take; a reconciliation may ([`Pool::write_from_reserve`]), so that deletions, which
+    /// wait for its end, work on a full pool.
     pub reserve: u64,
     /// Length of the journal.
     pub journal: u64,

@@ -56,6 +56,34 @@ fn a_full_pool_refuses_new_extents_until_space_is_freed() {
     assert_eq!(pool.read(VolumeId(1), BlockIndex::range(1..16)).unwrap(), blocks(999, 15));
 }
 
+/// A reconciliation must end on a full pool: the deletions that make room wait for it.
+#[test]
+fn the_reserve_takes_new_extents_of_a_full_pool() {
+    let fixture = TestPool::new(1, &[12]);
+    let mut pool = fixture.open();
+    pool.create_volume(VolumeId(1), 1 << 20).unwrap();
+    let stamp = Stamp { epoch: Epoch(1), seq: Seq(1) };
+    let mut next = 0;
+    while pool.usage().available > 0 {
+        pool.write(VolumeId(1), stamp, BlockIndex(next * 16), blocks(next, 1)).unwrap();
+        next += 1;
+    }
+    let full = next;
+    let refused = loop {
+        match pool.write_from_reserve(VolumeId(1), stamp, BlockIndex(next * 16), blocks(next, 1)) {
+            Ok(_) => next += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, StoreError::NoSpace), "{refused}");
+    assert_eq!((next - full) << 16, pool.usage().reserve);
+    pool.checkpoint().unwrap();
+    pool.delete_volume(VolumeId(1)).unwrap();
+    pool.checkpoint().unwrap();
+    pool.checkpoint().unwrap();
+    assert_eq!(pool.usage().used, 0);
+}
+
 #[test]
 fn a_full_journal_refuses_writes_until_a_checkpoint_finishes() {
     let fixture = TestPool::new(2, &[32]);
