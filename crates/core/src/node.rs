@@ -162,7 +162,9 @@ fn conclude_self_test(options: &Options, watchdog: Option<&WatchdogInfo>, timeli
     let repeat = outcome.repeat && !cgroup_fence::populated(options.vms_cgroup().as_deref());
     let Some(info) = watchdog.filter(|_| repeat) else { return };
     let (state, run) = (options.state.clone(), options.run.clone());
-    let Err(error) = WatchdogTest { state, run, watchdog: info.identity.clone(), repeated: true }.run();
+    let test = WatchdogTest { state, run, watchdog: info.identity.clone(), repeated: true };
+    // Nothing feeds the watchdog yet.
+    let Err(error) = test.run(|| ());
     timeline.note(TimelineKind::Watchdog, error.to_string());
     // Until the quorum thread starts, which sets the period again, the watchdog is not fed.
     let _ = crate::init::watchdog_period(&options.run, BOOT_PERIOD_S);

@@ -14,15 +14,13 @@ use crate::event::{Event, EventSender};
 use crate::quorum_handle::QuorumInput;
 use crate::quorum_update::{QuorumSnapshot, QuorumUpdate, WitnessHealth};
 use crate::register::Register;
+use crate::selftest::WATCHDOG_FEED_INTERVAL;
 use crate::watchdog::Watchdog;
 use dyad_link::beacon::{Beacon, Received, Wake};
 use dyad_quorum::{Action, Alarm, Datagram, Quorum, WitnessRequest, WitnessRequestId};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
-
-/// Longest interval between two feedings of the watchdog while it may be fed.
-const WATCHDOG_FEED_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Delay of one turn of the thread, by scheduling and its own work together, from which the timeline gets a `late` entry.
 /// The peer declares this node silent after D = 500 ms without heartbeats.

@@ -1,27 +1,41 @@
-//! The watchdog test: proves that the watchdog resets this node in time when it is not fed. It runs at the end of setup.
+//! The watchdog test: proves that the watchdog resets this node in time when it is not fed. It runs at the end of
+//! setup.
 //!
-//! Every 100 ms the node writes to a file for how long it has not fed the watchdog, until it is reset. The next boot reads
-//! the last number, which is the time until the reset. Without this proof the other node starts the VMs of this one only
-//! with other evidence that this node runs none.
+//! Every 100 ms the node writes to a file for how long it has not fed the watchdog, until it is reset. The next boot
+//! reads the last number. Without this proof the other node starts the VMs of this one only with other evidence that
+//! this node runs none.
 //!
-//! If the disk stalls, the last number is too old, so a reset that seems too early may have been in time: such a test is
-//! repeated once.
+//! **Bound.** The last number u is not the time until the reset, but [`longest_period_ms`] bounds it:
+//! *a + u + max(n, w) + w*. The last feed is at most a = 250 ms older than the start of the test; the next note was
+//! begun at most max(n, w) after the last one, with n = 100 ms and w = the longest write of a note in this test; and
+//! that write had not ended at the reset. The write that the reset cut off cannot be measured: w stands for it. The
+//! test succeeds if the bound is at most k·T_wd + q = 3.5 s. Of the budget of the fence, k·T_wd·(1+ρ) + q, this leaves
+//! the part with ρ for a device whose clock changes its rate after the test.
+//!
+//! If the disk stalls, the number is too old or w is too long, and nothing is known: such a test is repeated once.
 
 use crate::clock;
 use crate::init::{self, InitError};
+use dyad_quorum::{MS, Timing};
 use serde::{Deserialize, Serialize};
 use std::convert::Infallible;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Period of the watchdog that fencing relies on, in seconds.
 pub const PERIOD_S: u64 = 3;
-/// Allowance beyond one period for the time until the reset, in milliseconds: the steps of 100 ms and the write of the
-/// number.
-const LATE_RESET_PERIOD_MS: u64 = 500;
-/// Lower bound of the time until the reset, in milliseconds: the period less 1 s, the granularity of the device, less 250
-/// ms, the greatest age of the last feed. An earlier reset had another cause, or the number is too old.
+/// Longest interval between two feedings of the watchdog on a running member, while it may be fed.
+pub const WATCHDOG_FEED_INTERVAL: Duration = Duration::from_millis(250);
+/// Interval between the beginnings of two notes, unless a write takes longer.
+const NOTE_INTERVAL: Duration = Duration::from_millis(100);
+/// Length of a note in bytes, filled up with spaces. A note is below one sector of a disk, so a reset leaves the old or
+/// the new one.
+const NOTE_LENGTH: usize = 512;
+/// Lower bound of the time until the reset, in milliseconds: the period less 1 s, the granularity of the device, less
+/// 250 ms, the greatest age of the last feed. An earlier reset had another cause, or the number is too old.
 const EARLIEST_RESET_DELAY_MS: u64 = PERIOD_S * 1000 - 1250;
 /// Identity of the kernel's software watchdog. It stops together with the kernel, so fencing cannot rely on it.
 const SOFTWARE_WATCHDOG_IDENTITY: &str = "Software Watchdog";
@@ -35,11 +49,33 @@ struct TestNote {
     boot: String,
     /// The watchdog's identity, as the kernel reports it.
     watchdog: String,
-    /// Time since the last feed, in milliseconds.
+    /// Time from the start of the test until this note was begun, in milliseconds.
     unfed_ms: u64,
+    /// Longest write of a note before this one, in milliseconds, rounded up. `None` = a test by a version that did not
+    /// measure it: its number bounds nothing.
+    #[serde(default)]
+    slowest_write_ms: Option<u64>,
     /// This test is the repetition of one whose result was not certain.
     #[serde(default)]
     repeated: bool,
+}
+
+/// Upper bound of the time from the last feed until the reset that followed the note, in milliseconds: the formula of
+/// the module. `None` = the note has no bound.
+fn longest_period_ms(note: &TestNote) -> Option<u64> {
+    let write = note.slowest_write_ms?;
+    let interval = write.max(NOTE_INTERVAL.as_millis() as u64);
+    Some(WATCHDOG_FEED_INTERVAL.as_millis() as u64 + note.unfed_ms + interval + write)
+}
+
+/// Longest period with which the watchdog counts as proven, in milliseconds: k·T_wd + q.
+fn longest_proven_period_ms() -> u64 {
+    let timing = Timing::standard();
+    (timing.watchdog_periods * timing.watchdog_timeout + timing.watchdog_feed_margin) / MS
+}
+
+fn is_timely(note: &TestNote) -> bool {
+    longest_period_ms(note).is_some_and(|longest| longest <= longest_proven_period_ms())
 }
 
 /// The outcome of a test that a reset or an end of the daemon interrupted.
@@ -79,18 +115,19 @@ fn proof_path(state: &Path) -> PathBuf {
     state.join("watchdog-proof.json")
 }
 
-/// Whether a test has shown that the watchdog with this identity resets this node in time.
+/// Whether a test has shown that the watchdog with this identity resets this node in time. The stored proof is judged
+/// again by the bound of this version.
 pub fn is_proven(state: &Path, watchdog: &str) -> bool {
     let note = std::fs::read(proof_path(state)).ok().and_then(|text| serde_json::from_slice::<TestNote>(&text).ok());
-    note.is_some_and(|note| note.watchdog == watchdog)
+    note.is_some_and(|note| note.watchdog == watchdog && is_timely(&note))
 }
 
 fn test_path(state: &Path) -> PathBuf {
     state.join("watchdog-test.json")
 }
 
-/// Judges the test that was under way when this node was reset or this daemon ended, and stores the proof if the watchdog
-/// reset the node in time. Called at the start of the daemon. `None` = no test was under way.
+/// Judges the test that was under way when this node was reset or this daemon ended, and stores the proof if the
+/// watchdog reset the node in time. Called at the start of the daemon. `None` = no test was under way.
 pub fn conclude(state: &Path) -> Option<SelfTestOutcome> {
     let text = std::fs::read(test_path(state)).ok()?;
     let note: Option<TestNote> = serde_json::from_slice(&text).ok();
@@ -101,18 +138,26 @@ pub fn conclude(state: &Path) -> Option<SelfTestOutcome> {
             repeat = !note.repeated;
             format!("This node restarted {} ms into the watchdog test, too soon to be its work.", note.unfed_ms)
         }
-        Some(note) if note.unfed_ms <= PERIOD_S * 1000 + LATE_RESET_PERIOD_MS => {
-            match dyad_atomic_file::replace(&proof_path(state), &text) {
-                Ok(()) => format!("The watchdog reset this node within {} ms.", note.unfed_ms),
-                Err(e) => format!("The proof of the watchdog cannot be written: {e}."),
+        Some(note) if is_timely(&note) => match dyad_atomic_file::replace(&proof_path(state), &text) {
+            Ok(()) => {
+                format!("The watchdog reset this node after {} ms at most.", longest_period_ms(&note).unwrap_or(0))
             }
+            Err(e) => format!("The proof of the watchdog cannot be written: {e}."),
+        },
+        Some(note) if note.unfed_ms <= longest_proven_period_ms() => {
+            repeat = !note.repeated;
+            format!(
+                "The watchdog reset this node {} ms or more into its test, but the disk was too slow to tell whether that \
+                 was in time.",
+                note.unfed_ms
+            )
         }
         Some(note) => {
             format!("The watchdog took more than {} ms to reset this node: it is not relied upon.", note.unfed_ms)
         }
         None => "The note of the watchdog test is damaged; repeat the test.".to_owned(),
     };
-    let _ = std::fs::remove_file(test_path(state));
+    remove_note(state);
     Some(SelfTestOutcome { text, repeat })
 }
 
@@ -130,36 +175,63 @@ pub struct WatchdogTest {
 }
 
 impl WatchdogTest {
-    /// Waits for the reset by the watchdog, which the caller has stopped feeding. No VM may run on this node.
+    /// Calls `stop_feeding`, which must end the feeding of the watchdog, and waits for the reset by the watchdog. No VM
+    /// may run on this node.
     ///
     /// # Errors
-    /// Always: it returns only when no reset came.
-    pub fn run(self) -> Result<Infallible, SelfTestError> {
+    /// Always: it returns only when no reset came. The note of the test is then removed, because a later reset of this
+    /// node has nothing to do with the test.
+    pub fn run(self, stop_feeding: impl FnOnce()) -> Result<Infallible, SelfTestError> {
         if self.watchdog == SOFTWARE_WATCHDOG_IDENTITY {
             return Err(SelfTestError::SoftwareWatchdog);
         }
-        // Written before the time is measured: the next boot must know whether this test was the repetition, also if the
-        // disk stalls from now on.
-        self.write(0)?;
+        let ended = self.wait_for_reset(stop_feeding);
+        remove_note(&self.state);
+        ended
+    }
+
+    fn wait_for_reset(&self, stop_feeding: impl FnOnce()) -> Result<Infallible, SelfTestError> {
+        let path = test_path(&self.state);
+        let failed = |error| SelfTestError::Write { path: path.clone(), error };
+        // Written before the time is measured: the next boot must know whether this test was the repetition, also if
+        // the disk stalls from now on.
+        dyad_atomic_file::replace(&path, &self.note(0, None)).map_err(failed)?;
+        let file = File::options().write(true).open(&path).map_err(failed)?;
+        // The measurement begins before the feeding ends: a feed after this makes the true period shorter than the
+        // bound.
+        let since = Instant::now();
+        stop_feeding();
         let granted = init::watchdog_period(&self.run, PERIOD_S)?;
         if granted != PERIOD_S {
-            let _ = std::fs::remove_file(test_path(&self.state));
             return Err(SelfTestError::Period { granted_s: granted });
         }
-        let since = Instant::now();
+        let mut slowest = Duration::ZERO;
         while since.elapsed() < RESET_TIMEOUT {
-            self.write(since.elapsed().as_millis() as u64)?;
-            std::thread::sleep(Duration::from_millis(100));
+            let begin = Instant::now();
+            let slowest_ms = slowest.as_micros().div_ceil(1000) as u64;
+            // Written in place: this takes one sync of the disk, a replacement of the file takes two.
+            let note = self.note(since.elapsed().as_millis() as u64, Some(slowest_ms));
+            file.write_all_at(&note, 0).and_then(|()| file.sync_data()).map_err(failed)?;
+            slowest = slowest.max(begin.elapsed());
+            std::thread::sleep(NOTE_INTERVAL.saturating_sub(begin.elapsed()));
         }
-        let _ = std::fs::remove_file(test_path(&self.state));
         Err(SelfTestError::NoReset)
     }
 
-    fn write(&self, unfed_ms: u64) -> Result<(), SelfTestError> {
-        let note = TestNote { boot: boot(), watchdog: self.watchdog.clone(), unfed_ms, repeated: self.repeated };
-        let bytes = serde_json::to_vec(&note).expect("numbers and texts have a JSON form");
-        let path = test_path(&self.state);
-        dyad_atomic_file::replace(&path, &bytes).map_err(|error| SelfTestError::Write { path, error })
+    /// A note in the form in which it is written.
+    fn note(&self, unfed_ms: u64, slowest_write_ms: Option<u64>) -> Vec<u8> {
+        let (watchdog, repeated) = (self.watchdog.clone(), self.repeated);
+        let note = TestNote { boot: boot(), watchdog, unfed_ms, slowest_write_ms, repeated };
+        let mut bytes = serde_json::to_vec(&note).expect("numbers and texts have a JSON form");
+        bytes.resize(bytes.len().max(NOTE_LENGTH), b' ');
+        bytes
+    }
+}
+
+fn remove_note(state: &Path) {
+    // A note that cannot be removed is judged at the next boot, which at worst repeats the test.
+    if let Err(error) = dyad_atomic_file::remove(&test_path(state)) {
+        tracing::error!(%error, "the note of the watchdog test cannot be removed");
     }
 }
 
@@ -171,48 +243,109 @@ fn boot() -> String {
 mod tests {
     use super::*;
 
-    fn leave(dir: &Path, boot: &str, unfed_ms: u64) {
-        leave_note(dir, &TestNote { boot: boot.into(), watchdog: "i6300".into(), unfed_ms, repeated: false });
+    fn note(unfed_ms: u64, slowest_write_ms: u64) -> TestNote {
+        let slowest_write_ms = Some(slowest_write_ms);
+        TestNote { boot: "another".into(), watchdog: "i6300".into(), unfed_ms, slowest_write_ms, repeated: false }
     }
 
-    fn leave_note(dir: &Path, note: &TestNote) {
+    /// Concludes a test that left this note.
+    fn conclude_note(dir: &Path, note: &TestNote) -> SelfTestOutcome {
         std::fs::write(test_path(dir), serde_json::to_vec(note).unwrap()).unwrap();
+        conclude(dir).unwrap()
     }
 
     #[test]
     fn a_test_that_showed_nothing_is_repeated_once() {
         let dir = tempfile::tempdir().unwrap();
-        let conclude = || conclude(dir.path()).unwrap();
-        leave(dir.path(), "another", 462);
-        assert!(conclude().repeat, "the numbers may be late");
-        let note = TestNote { boot: "another".into(), watchdog: "i6300".into(), unfed_ms: 462, repeated: true };
-        leave_note(dir.path(), &note);
-        let verdict = conclude();
+        assert!(conclude_note(dir.path(), &note(462, 20)).repeat, "the number may be old");
+        let verdict = conclude_note(dir.path(), &TestNote { repeated: true, ..note(462, 20) });
         assert!(!verdict.repeat && verdict.text.contains("too soon"), "{verdict:?}");
-        for (boot, unfed_ms) in [(boot(), 462), ("another".into(), 2_900), ("another".into(), 9_000)] {
-            leave(dir.path(), &boot, unfed_ms);
-            assert!(!conclude().repeat, "{unfed_ms}");
+        let verdict = conclude_note(dir.path(), &note(2_900, 400));
+        assert!(verdict.repeat && verdict.text.contains("too slow to tell"), "{verdict:?}");
+        assert!(!conclude_note(dir.path(), &TestNote { repeated: true, ..note(2_900, 400) }).repeat);
+        assert!(!proof_path(dir.path()).exists());
+        for certain in [TestNote { boot: boot(), ..note(462, 20) }, note(2_900, 20), note(9_000, 20)] {
+            assert!(!conclude_note(dir.path(), &certain).repeat, "{certain:?}");
         }
-        // Written by a version that knew of no repetition.
-        std::fs::write(test_path(dir.path()), br#"{"boot":"x","watchdog":"i6300","unfed_ms":1}"#).unwrap();
-        assert!(conclude().repeat);
+        // Written by versions that knew of no repetition, and measured no write.
+        for old in
+            [r#"{"boot":"x","watchdog":"i6300","unfed_ms":1}"#, r#"{"boot":"x","watchdog":"i6300","unfed_ms":2900}"#]
+        {
+            std::fs::write(test_path(dir.path()), old).unwrap();
+            assert!(conclude(dir.path()).unwrap().repeat, "{old}");
+        }
     }
 
     #[test]
     fn only_a_timely_reset_is_a_proof() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(conclude(dir.path()), None);
-        leave(dir.path(), &boot(), 2_000);
-        assert!(conclude(dir.path()).unwrap().text.contains("interrupted"));
-        leave(dir.path(), "another", 9_000);
-        assert!(conclude(dir.path()).unwrap().text.contains("not relied upon"));
+        let same_boot = TestNote { boot: boot(), ..note(2_000, 20) };
+        assert!(conclude_note(dir.path(), &same_boot).text.contains("interrupted"));
+        assert!(conclude_note(dir.path(), &note(9_000, 20)).text.contains("not relied upon"));
         assert!(!proof_path(dir.path()).exists());
-        leave(dir.path(), "another", 200);
-        assert!(conclude(dir.path()).unwrap().text.contains("too soon"));
+        assert!(conclude_note(dir.path(), &note(200, 20)).text.contains("too soon"));
         assert!(!proof_path(dir.path()).exists());
-        leave(dir.path(), "another", 2_900);
-        assert!(conclude(dir.path()).unwrap().text.contains("2900 ms"));
+        assert!(conclude_note(dir.path(), &note(2_900, 20)).text.contains("3270 ms at most"));
         assert!(!test_path(dir.path()).exists());
         assert!(is_proven(dir.path(), "i6300") && !is_proven(dir.path(), "another device"));
+    }
+
+    #[test]
+    fn the_longest_period_that_a_proof_admits_is_within_the_budget_of_the_fence() {
+        let timing = Timing::standard();
+        let budget_ms = (timing.fence_period() - timing.lease_period) / MS;
+        for slowest_write_ms in [0, 1, 99, 100, 101, 500] {
+            let dir = tempfile::tempdir().unwrap();
+            let last = (0..6_000).rev().find(|unfed| is_timely(&note(*unfed, slowest_write_ms))).unwrap();
+            // The device was fed 250 ms before the test began, and reset the node when the next note was nearly
+            // written.
+            let true_period = 250 + last + slowest_write_ms.max(100) + slowest_write_ms;
+            assert_eq!(true_period, 3_500, "{slowest_write_ms}");
+            assert!(true_period <= budget_ms, "{true_period} {budget_ms}");
+            conclude_note(dir.path(), &note(last + 1, slowest_write_ms));
+            assert!(
+                !is_proven(dir.path(), "i6300"),
+                "one millisecond above the bound, writes of {slowest_write_ms} ms"
+            );
+            conclude_note(dir.path(), &note(last, slowest_write_ms));
+            assert!(is_proven(dir.path(), "i6300"), "at the bound, writes of {slowest_write_ms} ms");
+        }
+    }
+
+    #[test]
+    fn a_proof_that_was_stored_under_a_laxer_bound_no_longer_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        for proof in
+            [r#"{"boot":"x","watchdog":"i6300","unfed_ms":3400}"#, r#"{"boot":"x","watchdog":"i6300","unfed_ms":2900}"#]
+        {
+            std::fs::write(proof_path(dir.path()), proof).unwrap();
+            assert!(!is_proven(dir.path(), "i6300"), "{proof}");
+        }
+    }
+
+    #[test]
+    fn a_test_without_a_watchdog_leaves_no_note() {
+        let dir = tempfile::tempdir().unwrap();
+        // Nothing answers in the folder of init's socket, as on a node that has no watchdog any more.
+        let (state, run) = (dir.path().to_owned(), dir.path().to_owned());
+        let mut stopped = false;
+        let test = WatchdogTest { state, run, watchdog: "i6300".into(), repeated: false };
+        let Err(error) = test.run(|| stopped = true);
+        assert!(matches!(error, SelfTestError::Init(_)) && stopped, "{error}");
+        assert_eq!(conclude(dir.path()), None, "a later restart is not judged as the end of this test");
+    }
+
+    #[test]
+    fn a_note_is_below_one_sector_and_keeps_its_length() {
+        let (state, run) = (PathBuf::new(), PathBuf::new());
+        // The kernel's name of a watchdog has 32 bytes.
+        let test = WatchdogTest { state, run, watchdog: "\u{1}".repeat(32), repeated: false };
+        for (unfed_ms, write_ms) in [(0, None), (12_000, Some(12_000))] {
+            let bytes = test.note(unfed_ms, write_ms);
+            assert_eq!(bytes.len(), NOTE_LENGTH);
+            let note: TestNote = serde_json::from_slice(&bytes).unwrap();
+            assert_eq!((note.unfed_ms, note.slowest_write_ms), (unfed_ms, write_ms));
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! The hardware watchdog: it resets this node if the core does not feed it, for example because VMs could not be stopped.
+//! The hardware watchdog: it resets this node if the core does not feed it, for example because VMs could not be
+//! stopped.
 //!
 //! `dyad-init` opens the device, sets the period and passes the descriptor on. It keeps its own copy open, so that a
 //! restart of the core does not disarm the watchdog.
@@ -9,6 +10,7 @@ use dyad_control::WatchdogStatus;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Failures of opening the watchdog.
@@ -68,9 +70,8 @@ impl Watchdog {
                 .map_err(|source| WatchdogError::Device { device: path.clone(), source })?,
             (None, None) => return Ok(None),
         };
-        let sys = Path::new("/sys/class/watchdog/watchdog0");
-        let read = |name: &str| fs::read_to_string(sys.join(name)).map(|s| s.trim().to_owned()).unwrap_or_default();
-        // The name of the device that init opened, which need not be watchdog0.
+        let sysfs = sysfs_folder(Path::new("/sys"), device.metadata().map(|data| data.rdev()).unwrap_or(0));
+        let read = |name: &str| fs::read_to_string(sysfs.join(name)).map(|s| s.trim().to_owned()).unwrap_or_default();
         let identity = std::env::var("DYAD_WATCHDOG_NAME").unwrap_or_else(|_| read("identity"));
         let info = WatchdogInfo {
             proven: selftest::is_proven(&options.state, &identity),
@@ -84,5 +85,37 @@ impl Watchdog {
     pub fn feed(&mut self) {
         // If the write fails, the watchdog resets the node, which is safe.
         let _ = self.0.write(&[0]);
+    }
+}
+
+/// The folder in which the kernel shows the attributes of the watchdog with this device number, below `sys`, where
+/// sysfs is mounted.
+///
+/// A node can have several watchdogs, and init does not always open the first one. `/dev/watchdog`, the kernel's second
+/// name for its first watchdog, has another number and no attributes: they are those of `watchdog0`.
+fn sysfs_folder(sys: &Path, device: u64) -> PathBuf {
+    let folder = sys.join(format!("dev/char/{}:{}", rustix::fs::major(device), rustix::fs::minor(device)));
+    if folder.join("timeout").exists() { folder } else { sys.join("class/watchdog/watchdog0") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_attributes_are_those_of_the_opened_watchdog() {
+        let sys = tempfile::tempdir().unwrap();
+        for (folder, timeout) in [("dev/char/248:0", "30"), ("dev/char/248:1", "3"), ("class/watchdog/watchdog0", "30")]
+        {
+            fs::create_dir_all(sys.path().join(folder)).unwrap();
+            fs::write(sys.path().join(folder).join("timeout"), timeout).unwrap();
+        }
+        let timeout = |major, minor| {
+            let folder = sysfs_folder(sys.path(), rustix::fs::makedev(major, minor));
+            fs::read_to_string(folder.join("timeout")).unwrap()
+        };
+        assert_eq!(timeout(248, 1), "3");
+        assert_eq!(timeout(248, 0), "30");
+        assert_eq!(timeout(10, 130), "30", "/dev/watchdog is the first watchdog");
     }
 }

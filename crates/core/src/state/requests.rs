@@ -63,8 +63,8 @@ impl CoreState {
         self.access.running = vms;
     }
 
-    /// Begins the watchdog test: stops feeding the watchdog, which should reset this node within 3.5 s. Refused while a VM
-    /// runs here or is about to start.
+    /// Begins the watchdog test: its thread stops feeding the watchdog, which should reset this node within 3.5 s.
+    /// Refused while a VM runs here or is about to start.
     fn prove_watchdog(&mut self, answer: oneshot::Sender<Reply>) {
         let Some(watchdog) = self.self_test.unproven() else {
             let _ = answer.send(Reply::Done);
@@ -85,11 +85,12 @@ impl CoreState {
         self.self_test.running = true;
         let _ = answer.send(Reply::Done);
         self.handles.timeline.note(TimelineKind::Watchdog, "The watchdog is being proven: this node restarts now.");
-        self.handles.quorum_thread.send(QuorumInput::StopFeeding(true));
+        let quorum_thread = self.handles.quorum_thread.clone();
         let (state, run, event_sender) =
             (self.handles.paths.state.clone(), self.handles.paths.run.clone(), self.handles.event_sender.clone());
         let prove = move || {
-            let Err(error) = WatchdogTest { state, run, watchdog, repeated: false }.run();
+            let test = WatchdogTest { state, run, watchdog, repeated: false };
+            let Err(error) = test.run(|| quorum_thread.send(QuorumInput::StopFeeding(true)));
             event_sender.send(Event::SelfTestEnded { sentence: error.to_string() });
         };
         std::thread::Builder::new().name("prove".into()).spawn(prove).expect("the system can start a thread");
