@@ -12,7 +12,8 @@ use std::sync::{Mutex, PoisonError};
 /// Use of the page cache by one read or write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Through the page cache; used for labels and journal.
+    /// Through the page cache; used for labels and journal. After a failed sync, also one of an earlier process of the same
+    /// boot, a read may return bytes that are not on the disk and that no sync writes.
     Cached,
     /// Without the page cache (O_DIRECT); used for extents. Offset, length and memory address must be multiples of 4
     /// KiB.

@@ -101,6 +101,9 @@ impl Pool {
         label.resumed = end.record;
         label.floor = end.durable;
         write_labels(&labelled, &label)?;
+        // After the labels, so that their syncs do not wait for it; before the first new record, so that every sync of a new
+        // record covers the records before it.
+        ring.rewrite(end.unproven..end.position)?;
         pool.label = label;
         Ok((pool, report))
     }

@@ -5,6 +5,10 @@
 //! one and the last three before the live one. [`SimDisk::crash`] is a loss of power: each such sector gets any of
 //! these versions or stays live, so writes are lost, reordered and torn. Faults have probabilities that a test may
 //! change at any time.
+//!
+//! The live bytes of [`Access::Cached`] are those of the kernel's page cache, which outlives the process. As in Linux, a
+//! failed sync ends with pages that count as written: the medium has any version of each sector, the cache has the newest
+//! one, and no later sync writes it. Only a read with [`Access::Direct`] and a loss of power show the difference.
 
 mod scratch;
 
@@ -12,7 +16,7 @@ pub use scratch::{format_options, scratch_pool};
 
 use crate::{Access, Disk};
 use dyad_types::BLOCK;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,7 +38,8 @@ pub struct Faults {
     pub read_error: u32,
     /// A write fails with EIO and writes no byte; the next write may succeed.
     pub write_error: u32,
-    /// A sync fails with EIO and makes no write durable; the next sync may succeed.
+    /// A sync fails with EIO; the next sync may succeed. What was written through the page cache before stays in the
+    /// cache, and the medium keeps any version of it, for which no later sync is responsible.
     pub sync_error: u32,
 }
 
@@ -56,6 +61,10 @@ struct DiskState {
     /// The sectors written since the last sync, each with up to four older versions: the durable one first, then the
     /// last ones before the live one.
     unsynced: BTreeMap<u64, Vec<[u8; SECTOR]>>,
+    /// The sectors that were last written with [`Access::Direct`] since the last sync.
+    uncached: BTreeSet<u64>,
+    /// The sectors whose live bytes are only in the page cache and count as written, each with the bytes of the medium.
+    only_in_cache: BTreeMap<u64, [u8; SECTOR]>,
     /// State of the generator of random numbers.
     random: u64,
     faults: Faults,
@@ -120,6 +129,8 @@ impl SimDisk {
         let state = DiskState {
             live: vec![0; size as usize],
             unsynced: BTreeMap::new(),
+            uncached: BTreeSet::new(),
+            only_in_cache: BTreeMap::new(),
             random: seed.0,
             faults: Faults::default(),
             counts: Counts::default(),
@@ -155,9 +166,15 @@ impl SimDisk {
         self.lock().power.operations_left.load(Ordering::SeqCst) == OFF
     }
 
-    /// Loss and return of power: each sector that is not synced gets any of its versions, and existing handles fail.
+    /// Loss and return of power: each sector that is not synced gets any of its versions, the page cache is empty, and
+    /// existing handles fail.
     pub fn crash(&self) {
         let mut state = self.lock();
+        for (sector, medium) in std::mem::take(&mut state.only_in_cache) {
+            state.live[sector as usize * SECTOR..][..SECTOR].copy_from_slice(&medium);
+            state.counts.lost_sectors += 1;
+        }
+        state.uncached.clear();
         let unsynced = std::mem::take(&mut state.unsynced);
         for (sector, versions) in unsynced {
             let pick = state.below(versions.len() as u64 + 1) as usize;
@@ -171,7 +188,7 @@ impl SimDisk {
         state.restart();
     }
 
-    /// End of the process that uses the disk: no byte is lost, and existing handles fail.
+    /// End of the process that uses the disk: no byte is lost, the page cache stays, and existing handles fail.
     pub fn kill(&self) {
         self.lock().restart();
     }
@@ -188,6 +205,7 @@ impl SimDisk {
         state.live[at..at + bytes.len()].copy_from_slice(bytes);
         for sector in offset / SECTOR as u64..=(offset + bytes.len() as u64 - 1) / SECTOR as u64 {
             state.unsynced.remove(&sector);
+            state.only_in_cache.remove(&sector);
         }
     }
 
@@ -240,18 +258,40 @@ impl DiskState {
         self.power.operations_left.store(UNLIMITED, Ordering::SeqCst);
     }
 
-    fn write(&mut self, offset: u64, bytes: &[u8]) {
+    fn write(&mut self, access: Access, offset: u64, bytes: &[u8]) {
         for (i, chunk) in bytes.chunks(SECTOR).enumerate() {
             let at = offset as usize + i * SECTOR;
+            let sector = (at / SECTOR) as u64;
             let mut old = [0; SECTOR];
             old.copy_from_slice(&self.live[at..at + SECTOR]);
-            let versions = self.unsynced.entry((at / SECTOR) as u64).or_default();
+            // The durable version of a sector that is only in the page cache is that of the medium.
+            let old = self.only_in_cache.remove(&sector).unwrap_or(old);
+            match access {
+                Access::Cached => self.uncached.remove(&sector),
+                Access::Direct => self.uncached.insert(sector),
+            };
+            let versions = self.unsynced.entry(sector).or_default();
             // The durable version and the last three are kept.
             if versions.len() == 4 {
                 versions.remove(1);
             }
             versions.push(old);
             self.live[at..at + SECTOR].copy_from_slice(chunk);
+        }
+    }
+
+    /// The outcome of a failed sync: what the page cache had to write counts as written. What was written without the
+    /// page cache is still in the cache of the disk.
+    fn fail_sync(&mut self) {
+        for (sector, versions) in std::mem::take(&mut self.unsynced) {
+            if self.uncached.contains(&sector) {
+                self.unsynced.insert(sector, versions);
+                continue;
+            }
+            let pick = self.below(versions.len() as u64 + 1) as usize;
+            if let Some(version) = versions.get(pick) {
+                self.only_in_cache.insert(sector, *version);
+            }
         }
     }
 }
@@ -278,6 +318,13 @@ impl Disk for SimDisk {
             state.live[offset as usize + (bit / 8) as usize] ^= 1 << (bit % 8);
         }
         buffer.copy_from_slice(&state.live[offset as usize..offset as usize + buffer.len()]);
+        if access == Access::Direct {
+            for (sector, bytes) in (offset / SECTOR as u64..).zip(buffer.chunks_exact_mut(SECTOR)) {
+                if let Some(medium) = state.only_in_cache.get(&sector) {
+                    bytes.copy_from_slice(medium);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -297,7 +344,7 @@ impl Disk for SimDisk {
             let places = (state.live.len() - bytes.len()) as u64 / 4096 + 1;
             offset = state.below(places) * 4096;
         }
-        state.write(offset, bytes);
+        state.write(access, offset, bytes);
         Ok(())
     }
 
@@ -306,10 +353,12 @@ impl Disk for SimDisk {
         state.counts.syncs += 1;
         let faults = state.faults;
         if state.occurs(faults.sync_error) {
+            state.fail_sync();
             return Err(eio());
         }
         if !state.occurs(faults.lying_sync) {
             state.unsynced.clear();
+            state.uncached.clear();
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use crate::disk::{Access, Device, DiskError};
 use crate::layout::MARGIN;
 use dyad_types::BLOCK;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// An append that finds more than this many bytes written and not synced syncs first.
@@ -37,6 +38,20 @@ impl Ring {
     pub fn read(&self, position: u64, buffer: &mut [u8]) -> Result<(), DiskError> {
         debug_assert!(position % self.len + buffer.len() as u64 <= self.len);
         self.device.read(Access::Cached, self.offset(position), buffer)
+    }
+
+    /// Writes the bytes of a range of logical positions again, with their present content, so that the next sync covers them.
+    pub fn rewrite(&self, range: Range<u64>) -> Result<(), DiskError> {
+        let mut chunk = vec![0; 1 << 20];
+        let mut at = range.start;
+        while at < range.end {
+            let len = (chunk.len() as u64).min(self.len - at % self.len).min(range.end - at);
+            let bytes = &mut chunk[..len as usize];
+            self.read(at, bytes)?;
+            self.device.write(Access::Cached, self.offset(at), bytes)?;
+            at += len;
+        }
+        Ok(())
     }
 
     /// Fills `buffer` with whole pages, the first one with the number `page` within the ring.

@@ -5,6 +5,12 @@
 //! `floor`, or the `synced` field of a later record with a good header, is not lower than its number; then it is
 //! damaged, and is reported. An append syncs first if more than [`UNSYNCED_MAX`] bytes are not synced. So such a later
 //! record, if there is one, starts at most that distance, one record and one filler behind the bad record.
+//!
+//! **The page cache proves nothing about durability.** After a failed sync Linux takes the pages for written, and they
+//! outlive the process: a restarted daemon reads records that were never on the disk, and that no later sync would write. A
+//! loss of power would then break the chain before records that were synced later. So [`JournalEnd::unproven`] tells which
+//! records are not known to be durable, and the opener writes them again. The `synced` field of a cached record may be
+//! trusted, because it was written after the sync that it tells of.
 
 use super::record::{self, JournalRecord, RecordHeader};
 use super::ring::{Ring, UNSYNCED_MAX};
@@ -12,6 +18,7 @@ use crate::checksum;
 use crate::disk::DiskError;
 use crate::label::{JournalTail, Label};
 use dyad_types::{BLOCK, BlockIndex};
+use std::collections::VecDeque;
 
 /// The end of the journal, where the next record is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +34,9 @@ pub(crate) struct JournalEnd {
     pub corrupt_blocks: u64,
     /// Number of the last record known to be durable.
     pub durable: u64,
+    /// Logical position of the first record that is not known to be durable; `position` if there is none. It is at most
+    /// [`UNSYNCED_MAX`], one record and one filler before `position`.
+    pub unproven: u64,
 }
 
 /// The reason why a journal cannot be used.
@@ -67,23 +77,22 @@ pub(crate) fn find_end(ring: &Ring, label: &Label) -> Result<JournalEnd, ScanErr
     let mut durable = label.floor.max(label.tail.record.saturating_sub(1));
     // Records with a good header whose data does not match, with the number of such blocks: torn or damaged.
     let mut suspects: Vec<(JournalEnd, u64)> = Vec::new();
+    // Number and position of each record after the last durable one.
+    let mut unproven: VecDeque<(u64, u64)> = VecDeque::new();
     loop {
-        let before = JournalEnd {
-            position: walk.position,
-            record: walk.record,
-            chain: walk.chain,
-            corrupt_blocks: 0,
-            durable: 0,
-        };
+        let before = walk.end();
         let Some(found) = walk.next()? else { break };
         durable = durable.max(found.header.synced);
+        unproven.push_back((before.record, before.position));
+        while unproven.front().is_some_and(|(record, _)| *record <= durable) {
+            unproven.pop_front();
+        }
         let bad = bad_blocks(ring, &found)?;
         if bad > 0 {
             suspects.push((before, bad));
         }
     }
-    let chain_end =
-        JournalEnd { position: walk.position, record: walk.record, chain: walk.chain, corrupt_blocks: 0, durable: 0 };
+    let chain_end = walk.end();
     if let Some(later) = proof_of_durability(ring, label.salt, &chain_end, &label.tail)? {
         let what = format!("it is not whole, but record {later} proves that it was durable");
         return Err(ScanError::Damaged { record: chain_end.record, what });
@@ -100,7 +109,9 @@ pub(crate) fn find_end(ring: &Ring, label: &Label) -> Result<JournalEnd, ScanErr
     }
     let corrupt_blocks = damaged.iter().map(|(_, bad)| bad).sum();
     let torn = torn.into_iter().next().map(|(at, _)| at);
-    Ok(JournalEnd { corrupt_blocks, durable, ..torn.unwrap_or(chain_end) })
+    let end = torn.unwrap_or(chain_end);
+    let unproven = unproven.front().map_or(end.position, |(_, position)| end.position.min(*position));
+    Ok(JournalEnd { corrupt_blocks, durable, unproven, ..end })
 }
 
 /// Calls `apply` with each record before `end`, the ring page of its first data block, and its number.
@@ -145,6 +156,12 @@ impl<'a> ChainWalk<'a> {
         let JournalTail { position, record, chain, session } = label.tail;
         let (salt, newest, resumed) = (label.salt, label.session, label.resumed);
         Self { ring, salt, newest, resumed, start: position, position, record, chain, session }
+    }
+
+    /// The end of the journal if the chain breaks here.
+    fn end(&self) -> JournalEnd {
+        let (position, record, chain) = (self.position, self.record, self.chain);
+        JournalEnd { position, record, chain, corrupt_blocks: 0, durable: 0, unproven: position }
     }
 
     /// Whether `session` can have written the next record: the records of a session end where the next session resumed.
