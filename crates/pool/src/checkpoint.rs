@@ -90,7 +90,7 @@ impl Pool {
     /// every operation of the pool fails: without checkpoints the journal stays full, and writers would wait without
     /// limit.
     pub fn checkpoint_job(&mut self, budget: usize) -> Result<Option<CheckpointJob>, StoreError> {
-        self.usable().map_err(|failed| StoreError::Failed { disk: failed.disk, source: None })?;
+        self.check_disks()?;
         if self.running_checkpoint.is_none() && self.wants_checkpoint() {
             self.start_checkpoint();
         }
@@ -179,7 +179,11 @@ impl Pool {
                 Phase::Moving => {
                     let moves = self.plan_moves(budget)?;
                     if !moves.is_empty() {
-                        return Ok(Work::Move { ring: self.journal.ring.clone(), moves });
+                        return Ok(Work::Move {
+                            ring: self.journal.ring.clone(),
+                            moves,
+                            counted: self.corrupt_at_open.clone(),
+                        });
                     }
                     if let Some(running) = self.running_checkpoint.as_mut().filter(|r| r.all_planned()) {
                         running.phase = Phase::Flushing;
@@ -216,6 +220,8 @@ impl Pool {
     fn finish(&mut self) {
         let running = self.running_checkpoint.take().expect("a label job belongs to a checkpoint");
         self.journal.move_tail(&running.new_tail);
+        // The first checkpoint after open covers all records that were replayed. From now on their pages are used again.
+        self.corrupt_at_open = Default::default();
         for ((volume, extent), disk) in running.extent_map_changes {
             self.extent_map.set(volume, extent, disk);
         }

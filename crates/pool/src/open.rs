@@ -65,7 +65,7 @@ impl Pool {
         let ring = Ring { device: devices[0].clone(), len: label.journal };
         let damaged = |error| journal_error(&devices[0].name, error);
         let end = scan::find_end(&ring, &label).map_err(damaged)?;
-        report.corrupt_blocks = end.corrupt_blocks;
+        report.corrupt_blocks = end.corrupt_pages.len() as u64;
         report.replayed = end.record - label.tail.record;
 
         let session = label.session + 1;
@@ -85,7 +85,8 @@ impl Pool {
             sync_in_flight: false,
             operation_refused: false,
             position_at_idle_check: Position::default(),
-            corrupt_blocks: end.corrupt_blocks,
+            corrupt_blocks: report.corrupt_blocks,
+            corrupt_at_open: Arc::new(end.corrupt_pages.clone()),
             #[cfg(test)]
             planted: crate::tests::Planted::default(),
         };

@@ -26,6 +26,7 @@ use bytes::Bytes;
 use dyad_types::{
     BLOCK, BlockIndex, EXTENT, EXTENT_BLOCKS, ExtentImage, ExtentIndex, IndexRange, Run, Stamp, VolumeId,
 };
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -53,9 +54,10 @@ pub struct Pool {
     pub(crate) operation_refused: bool,
     /// Position of the last record when [`Pool::checkpoint_job`] last found no checkpoint to run.
     pub(crate) position_at_idle_check: Position,
-    /// Number of data blocks found corrupt in the journal, at open or when a checkpoint copied them to their extents. A
-    /// block that is found at both times is counted twice.
+    /// Number of data blocks found corrupt in the journal, at open or when a checkpoint copied them to their extents.
     pub(crate) corrupt_blocks: u64,
+    /// Pages of the journal's ring that were counted in `corrupt_blocks` at open; empty once a checkpoint has copied them.
+    pub(crate) corrupt_at_open: Arc<BTreeSet<u32>>,
     #[cfg(test)]
     pub(crate) planted: crate::tests::Planted,
 }
@@ -105,6 +107,7 @@ impl Pool {
     ) -> Result<Position, StoreError> {
         let count = (data.len() / BLOCK) as u64;
         let whole = data.len().is_multiple_of(BLOCK) && count <= MAX_WRITE_BLOCKS;
+        self.check_disks()?;
         let birth = self.writable_volume(volume, block.run(count), whole)?.birth;
         let numbered = block.run(count).each().zip(data.chunks_exact(BLOCK));
         let crcs = numbered.map(|(number, data)| checksum::block(volume, number, birth, data)).collect();
@@ -132,6 +135,7 @@ impl Pool {
         blocks: Range<BlockIndex>,
     ) -> Result<Position, StoreError> {
         let count = blocks.length();
+        self.check_disks()?;
         self.writable_volume(volume, blocks.clone(), count <= MAX_DISCARD_BLOCKS)?;
         self.check_overlay_room(OVERLAY_LIMIT + OVERLAY_LIMIT / 4)?;
         self.append_and_apply(&JournalRecord::Discard { volume, stamp, block: blocks.start, count }, &[], 0)
@@ -198,7 +202,7 @@ impl Pool {
     /// # Panics
     /// The result of a [`SyncJob`] is missing.
     pub fn sync(&mut self) -> Result<Position, StoreError> {
-        self.usable().map_err(|failed| StoreError::Failed { disk: failed.disk, source: None })?;
+        self.check_disks()?;
         assert!(!self.sync_in_flight, "complete_sync comes before the next sync");
         match self.begin_sync() {
             Some(job) => self.complete_sync(job.run()),
@@ -249,7 +253,7 @@ impl Pool {
         data: &[u8],
         spare: u64,
     ) -> Result<Position, StoreError> {
-        self.usable().map_err(|failed| StoreError::Failed { disk: failed.disk, source: None })?;
+        self.check_disks()?;
         if !self.journal.has_room(record, data.len(), spare) {
             self.operation_refused = true;
             return Err(StoreError::JournalFull);
@@ -375,6 +379,12 @@ impl Pool {
             return Err((disk, IndexError::Damaged(what)));
         }
         Ok(row)
+    }
+
+    /// [`Pool::usable`] as the error of an operation. An operation asks this before it looks for room: after a failed
+    /// checkpoint no room comes any more, and the caller must learn of the failure instead of waiting.
+    pub(crate) fn check_disks(&self) -> Result<(), StoreError> {
+        self.usable().map_err(|failed| StoreError::Failed { disk: failed.disk, source: None })
     }
 
     /// Byte offset of a slot on its disk.

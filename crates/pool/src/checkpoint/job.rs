@@ -9,6 +9,7 @@ use crate::index::key::Patch;
 use crate::journal::Ring;
 use crate::label::{self, Label};
 use dyad_types::{BLOCK, BlockIndex, EXTENT, VolumeId};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -26,10 +27,21 @@ pub struct CheckpointDone {
 
 pub(super) enum Work {
     Seal(Arc<Device>),
-    Move { ring: Ring, moves: Vec<ExtentMove> },
+    Move {
+        ring: Ring,
+        moves: Vec<ExtentMove>,
+        /// Pages of the ring whose blocks are known to be corrupt, and are not counted again.
+        counted: Arc<BTreeSet<u32>>,
+    },
     Flush(Vec<Arc<Device>>),
-    Commit { checkpoint: u64, commits: Vec<(Arc<Device>, Arc<Index>, Patch)> },
-    Label { device: Arc<Device>, label: Box<Label> },
+    Commit {
+        checkpoint: u64,
+        commits: Vec<(Arc<Device>, Arc<Index>, Patch)>,
+    },
+    Label {
+        device: Arc<Device>,
+        label: Box<Label>,
+    },
 }
 
 pub(super) enum StepResult {
@@ -94,10 +106,10 @@ impl Work {
     fn run(self) -> Result<StepResult, DiskError> {
         match self {
             Work::Seal(device) => device.sync().map(|()| StepResult::Sealed),
-            Work::Move { ring, moves } => {
+            Work::Move { ring, moves, counted } => {
                 let mut corrupt_blocks = 0;
                 for extent in moves {
-                    corrupt_blocks += extent.run(&ring)?;
+                    corrupt_blocks += extent.run(&ring, &counted)?;
                 }
                 Ok(StepResult::Moved { corrupt_blocks })
             }
@@ -122,11 +134,12 @@ impl Work {
 }
 
 impl ExtentMove {
-    /// Copies the blocks; returns the number of blocks that did not match their checksums.
+    /// Copies the blocks; returns the number of blocks that did not match their checksums, without those on the pages
+    /// `counted`.
     ///
     /// A block that is damaged in the journal is copied as it is. The index gets the checksum that was computed when
     /// the block was written, so a read still fails, and the caller repairs the block from the peer.
-    fn run(self, ring: &Ring) -> Result<u64, DiskError> {
+    fn run(self, ring: &Ring, counted: &BTreeSet<u32>) -> Result<u64, DiskError> {
         let mut buffer = AlignedBuffer::zeroed(EXTENT);
         let bytes = buffer.as_mut_slice();
         let mut corrupt_blocks = 0;
@@ -139,9 +152,10 @@ impl ExtentMove {
                 self.read_single_blocks(ring, run, into);
             }
             for (block, data) in run.iter().zip(into.chunks_exact(BLOCK)) {
-                let MovedSource::Journal { crc, .. } = block.source else { continue };
+                let MovedSource::Journal { page, crc } = block.source else { continue };
                 let number = self.first + block.place_in_extent as u64;
-                corrupt_blocks += u64::from(checksum::block(self.volume, number, self.birth, data) != crc);
+                let corrupt = checksum::block(self.volume, number, self.birth, data) != crc;
+                corrupt_blocks += u64::from(corrupt && !counted.contains(&page));
             }
         }
         for run in self.blocks.chunk_by(|a, b| a.place_in_extent + 1 == b.place_in_extent) {

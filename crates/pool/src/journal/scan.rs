@@ -18,7 +18,7 @@ use crate::checksum;
 use crate::disk::DiskError;
 use crate::label::{JournalTail, Label};
 use dyad_types::{BLOCK, BlockIndex};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// The end of the journal, where the next record is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,9 +29,9 @@ pub(crate) struct JournalEnd {
     pub record: u64,
     /// Checksum of the header of the last record.
     pub chain: u32,
-    /// Number of data blocks of durable records that do not match their checksums. Such records are replayed all the
-    /// same, and reads of these blocks fail.
-    pub corrupt_blocks: u64,
+    /// Pages of the ring with the data blocks of durable records that do not match their checksums. Such records are
+    /// replayed all the same, and reads of these blocks fail.
+    pub corrupt_pages: BTreeSet<u32>,
     /// Number of the last record known to be durable.
     pub durable: u64,
     /// Logical position of the first record that is not known to be durable; `position` if there is none. It is at most
@@ -75,8 +75,8 @@ const DAMAGED_RECORDS_MAX: usize = 1024;
 pub(crate) fn find_end(ring: &Ring, label: &Label) -> Result<JournalEnd, ScanError> {
     let mut walk = ChainWalk::new(ring, label);
     let mut durable = label.floor.max(label.tail.record.saturating_sub(1));
-    // Records with a good header whose data does not match, with the number of such blocks: torn or damaged.
-    let mut suspects: Vec<(JournalEnd, u64)> = Vec::new();
+    // Records with a good header whose data does not match, with the pages of such blocks: torn or damaged.
+    let mut suspects: Vec<(JournalEnd, Vec<u32>)> = Vec::new();
     // Number and position of each record after the last durable one.
     let mut unproven: VecDeque<(u64, u64)> = VecDeque::new();
     loop {
@@ -87,8 +87,8 @@ pub(crate) fn find_end(ring: &Ring, label: &Label) -> Result<JournalEnd, ScanErr
         while unproven.front().is_some_and(|(record, _)| *record <= durable) {
             unproven.pop_front();
         }
-        let bad = bad_blocks(ring, &found)?;
-        if bad > 0 {
+        let bad = bad_pages(ring, &found)?;
+        if !bad.is_empty() {
             suspects.push((before, bad));
         }
     }
@@ -107,11 +107,11 @@ pub(crate) fn find_end(ring: &Ring, label: &Label) -> Result<JournalEnd, ScanErr
         let what = "the data of many records does not match".into();
         return Err(ScanError::Damaged { record: damaged[0].0.record, what });
     }
-    let corrupt_blocks = damaged.iter().map(|(_, bad)| bad).sum();
+    let corrupt_pages = damaged.into_iter().flat_map(|(_, bad)| bad).collect();
     let torn = torn.into_iter().next().map(|(at, _)| at);
     let end = torn.unwrap_or(chain_end);
     let unproven = unproven.front().map_or(end.position, |(_, position)| end.position.min(*position));
-    Ok(JournalEnd { corrupt_blocks, durable, unproven, ..end })
+    Ok(JournalEnd { corrupt_pages, durable, unproven, ..end })
 }
 
 /// Calls `apply` with each record before `end`, the ring page of its first data block, and its number.
@@ -161,7 +161,7 @@ impl<'a> ChainWalk<'a> {
     /// The end of the journal if the chain breaks here.
     fn end(&self) -> JournalEnd {
         let (position, record, chain) = (self.position, self.record, self.chain);
-        JournalEnd { position, record, chain, corrupt_blocks: 0, durable: 0, unproven: position }
+        JournalEnd { position, record, chain, corrupt_pages: BTreeSet::new(), durable: 0, unproven: position }
     }
 
     /// Whether `session` can have written the next record: the records of a session end where the next session resumed.
@@ -218,18 +218,20 @@ fn read_header(ring: &Ring, salt: u128, position: u64) -> Result<Option<ScannedR
     Ok(Some(ScannedRecord { header, record, crc, data_at: position + header_len as u64, bytes: total }))
 }
 
-/// Number of data blocks of a record that do not match their checksums.
-fn bad_blocks(ring: &Ring, found: &ScannedRecord) -> Result<u64, DiskError> {
-    let JournalRecord::Write { volume, block, birth, crcs, .. } = &found.record else { return Ok(0) };
+/// Pages of the ring with the data blocks of a record that do not match their checksums.
+fn bad_pages(ring: &Ring, found: &ScannedRecord) -> Result<Vec<u32>, DiskError> {
+    let JournalRecord::Write { volume, block, birth, crcs, .. } = &found.record else { return Ok(Vec::new()) };
     let mut data = vec![0; crcs.len() * BLOCK];
     ring.read(found.data_at, &mut data)?;
     let bad = data
         .chunks_exact(BLOCK)
         .zip(crcs)
         .zip((block.0..).map(BlockIndex))
-        .filter(|((bytes, crc), number)| checksum::block(*volume, *number, *birth, bytes) != **crc)
-        .count();
-    Ok(bad as u64)
+        .zip(ring.page(found.data_at)..)
+        .filter(|(((bytes, crc), number), _)| checksum::block(*volume, *number, *birth, bytes) != **crc)
+        .map(|(_, page)| page)
+        .collect();
+    Ok(bad)
 }
 
 /// Number of a later record with a good header whose `synced` field proves that the record at `chain_end` was durable.

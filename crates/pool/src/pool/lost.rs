@@ -35,6 +35,7 @@ impl Pool {
         if blocks == 0 {
             return Ok(self.journal.last());
         }
+        self.check_disks()?;
         if self.needs_slot((volume, extent)) && !self.space.can_reserve(1) {
             self.operation_refused = true;
             return Err(StoreError::NoSpace);
@@ -51,7 +52,7 @@ impl Pool {
         if self.label.version == VERSION {
             return Ok(());
         }
-        self.usable().map_err(|failed| StoreError::Failed { disk: failed.disk, source: None })?;
+        self.check_disks()?;
         if self.running_checkpoint.as_ref().is_some_and(crate::checkpoint::Checkpoint::writes_label) {
             // Its label has the old version and would replace this one.
             self.operation_refused = true;

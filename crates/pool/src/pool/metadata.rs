@@ -96,7 +96,7 @@ impl Pool {
     /// # Errors
     /// `NoVolume`, `Failed`.
     pub fn confirm(&mut self, volume: VolumeId, seq: Seq) -> Result<(), StoreError> {
-        self.usable().map_err(|failed| StoreError::Failed { disk: failed.disk, source: None })?;
+        self.check_disks()?;
         let last = self.journal.last().0;
         let v = self.state.live(volume).ok_or(StoreError::NoVolume { volume })?;
         if seq <= v.confirmed {

@@ -136,6 +136,7 @@ fn a_flipped_bit_in_the_journal_is_refused_or_damages_one_block() {
                 assert_eq!(bad.len(), 1);
                 pool.checkpoint().unwrap();
                 assert_eq!(all_corrupt_blocks(&pool), bad, "a checkpoint does not make the block good");
+                assert_eq!(pool.usage().corrupt_blocks, 1, "the checkpoint does not count the block again");
                 corrupt_blocks += 1;
             }
         }

@@ -172,6 +172,51 @@ fn a_full_overlay_refuses_writes_and_still_takes_a_discard() {
     pool.discard(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, BlockIndex::range(0..1)).unwrap();
 }
 
+/// After a failed checkpoint nothing makes room any more: an answer that says "wait for room" would hold the guest for ever.
+#[test]
+fn a_full_overlay_after_a_failed_checkpoint_answers_that_the_disk_failed() {
+    let fixture = TestPool::new(4, &[32]);
+    let mut pool = fixture.open();
+    pool.create_volume(VolumeId(1), 1 << 20).unwrap();
+    let stamp = |n| Stamp { epoch: Epoch(1), seq: Seq(n) };
+    pool.write(VolumeId(1), stamp(1), BlockIndex(0), blocks(1, 1)).unwrap();
+    fixture.disks[0].set_faults(crate::sim::Faults { sync_error: 1_000_000, ..Default::default() });
+    assert!(matches!(pool.checkpoint(), Err(StoreError::Failed { .. })));
+    for extent in 1..2 * OVERLAY_LIMIT as u64 {
+        pool.active.record_discard((VolumeId(9), ExtentIndex(extent)), 1, Stamp::default(), Birth(0));
+    }
+    pool.operation_refused = false;
+    let written = pool.write(VolumeId(1), stamp(2), BlockIndex(0), blocks(1, 1));
+    assert!(matches!(written, Err(StoreError::Failed { .. })), "{written:?}");
+    let discarded = pool.discard(VolumeId(1), stamp(3), BlockIndex::range(0..1));
+    assert!(matches!(discarded, Err(StoreError::Failed { .. })), "{discarded:?}");
+    assert!(!pool.operation_refused, "no checkpoint is wanted");
+}
+
+/// The same for a write that finds no free slot.
+#[test]
+fn a_full_pool_after_a_failed_disk_answers_that_the_disk_failed() {
+    let fixture = TestPool::new(5, &[12]);
+    let mut pool = fixture.open();
+    pool.create_volume(VolumeId(1), 1 << 20).unwrap();
+    let mut extent = 0;
+    let mut write_one = |pool: &mut crate::Pool| {
+        extent += 1;
+        let stamp = Stamp { epoch: Epoch(1), seq: Seq(extent) };
+        pool.write(VolumeId(1), stamp, BlockIndex(extent * 16), blocks(extent, 1))
+    };
+    let refused = loop {
+        if let Err(error) = write_one(&mut pool) {
+            break error;
+        }
+    };
+    assert!(matches!(refused, StoreError::NoSpace), "{refused}");
+    fixture.disks[0].set_faults(crate::sim::Faults { sync_error: 1_000_000, ..Default::default() });
+    pool.sync().unwrap_err();
+    let refused = write_one(&mut pool);
+    assert!(matches!(refused, Err(StoreError::Failed { .. })), "{refused:?}");
+}
+
 /// A write to a stored extent reserves no new slot, so the running checkpoint must not free the old slot.
 #[test]
 fn a_slot_that_a_newer_write_relies_on_is_not_freed() {
