@@ -101,7 +101,7 @@ pub fn run(start: MemberStart<'_>, events: &Receiver<Event>) -> Result<(), NodeE
     let (beacon, path_count) = open_beacon(&identity, &links)?;
     let (quorum_thread, inputs) = quorum_handle::queue(beacon.waker());
     let register = Register::start(register, quorum_thread.clone());
-    let witness = WitnessHandle::start(quorum_thread.clone());
+    let witness = WitnessHandle::start(quorum_thread.clone(), identity.me);
     let witness_requests = witness.requests();
     let pairing = Pairing::new(options.clone(), tls, endpoints, witness, event_sender.clone(), runtime.clone());
     // The witness must be known before the quorum thread sends its first request.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use dyad_link::frame::FrameError;
 use dyad_link::pairing::{self, PairingError, Purpose};
 use dyad_link::tls::{self, Channel, ClientConfig, Protocol, TlsError, TlsIdentity, Trust};
-use dyad_link::{Fingerprint, PairId};
+use dyad_link::{Fingerprint, PairId, net};
 use dyad_quorum::{AcceptorReply, WitnessRequest};
 use dyad_types::NodeId;
 use tokio::net::TcpStream;
@@ -130,7 +130,11 @@ pub struct Target {
     pub witness: Fingerprint,
 }
 
-/// Sends requests to one witness over one connection, which is kept open and replaced when it breaks.
+/// A standing connection that is silent for this long, and for three round trips, is replaced: a firewall may have forgotten
+/// it, or the witness may have restarted without a word.
+const SILENT_CONNECTION_TIMEOUT: Duration = Duration::from_millis(750);
+
+/// Sends requests to one witness over one connection, which is kept open and replaced when it breaks or is silent.
 ///
 /// Every request is idempotent: after a lost answer it is sent again. A call may be cancelled; its connection is then
 /// closed.
@@ -210,9 +214,11 @@ impl Client {
         // The connection is taken out of `self`, so that it is closed if this call is cancelled: an answer may be
         // pending on it.
         if let Some(mut connection) = self.connection.take() {
-            // The witness closes an idle connection after 300 s. After an error the request is therefore repeated once
-            // on a new connection.
-            if let Ok(reply) = send_and_receive(&mut connection, &request).await {
+            // The witness closes an idle connection after 300 s. After an error or a silence the request is therefore
+            // repeated once on a new connection.
+            let silence = SILENT_CONNECTION_TIMEOUT.max(3 * self.round_trip.unwrap_or_default());
+            let reply = tokio::time::timeout(silence, send_and_receive(&mut connection, &request)).await;
+            if let Ok(Ok(reply)) = reply {
                 return self.record_reply(connection, reply);
             }
         }
@@ -236,6 +242,8 @@ impl Client {
         let stream = TcpStream::connect(&self.address)
             .await
             .map_err(|source| AskError::Unreachable { address: self.address.clone(), source })?;
+        // Best effort: the time limit of the request ends the wait in any case.
+        let _ = net::set_dead_path_timeout(&stream, limit);
         let mut connection = tls::connect(stream, Arc::clone(&self.tls), limit).await.map_err(AskError::Tls)?;
         connection.reader.set_limit(MAX_MESSAGE);
         Ok(connection)

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Pair, TEST_TIMEOUT};
@@ -13,6 +15,8 @@ use dyad_types::NodeId;
 use dyad_witness::client::{AskError, EnrolError};
 use dyad_witness::protocol::WitnessRefusal;
 use dyad_witness::server::{Server, WitnessConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 struct Witness {
     address: String,
@@ -125,6 +129,46 @@ async fn a_request_without_an_answer_times_out() {
     let error = client.ask(&pair.learn(&base), limit).await.unwrap_err();
     assert!(error.is_unreachable(), "{error:?}");
     assert!(start.elapsed() >= limit && start.elapsed() < TEST_TIMEOUT);
+}
+
+/// Passes connections on to `target`. The first `silenced` of them lose what the node sends, without a reset, as behind a
+/// firewall that has forgotten them.
+async fn silencing_proxy(target: String, silenced: Arc<AtomicUsize>) -> String {
+    let listener = TcpListener::bind("[::1]:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        for number in 0.. {
+            let (node, _) = listener.accept().await.unwrap();
+            let witness = TcpStream::connect(&target).await.unwrap();
+            let silenced = Arc::clone(&silenced);
+            tokio::spawn(async move {
+                let ((mut from_node, mut to_node), (mut from_witness, mut to_witness)) =
+                    (node.into_split(), witness.into_split());
+                tokio::spawn(async move { tokio::io::copy(&mut from_witness, &mut to_node).await });
+                let mut buffer = [0; 4096];
+                while let Ok(length @ 1..) = from_node.read(&mut buffer).await {
+                    if number >= silenced.load(Ordering::SeqCst) {
+                        to_witness.write_all(&buffer[..length]).await.unwrap();
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_open_connection_that_went_silent_is_replaced_before_a_decision_times_out() {
+    let (witness, pair) = (witness(1), Pair::new());
+    let enrolment = pair.enrol(&witness.address, &witness.codes[0]).await.unwrap();
+    let base = pair.both(&enrolment);
+    let silenced = Arc::new(AtomicUsize::new(0));
+    let address = silencing_proxy(witness.address.clone(), Arc::clone(&silenced)).await;
+    let mut client = pair.client(&pair.a, &address, witness.fingerprint);
+    client.ask(&pair.learn(&base), TEST_TIMEOUT).await.unwrap();
+    silenced.store(1, Ordering::SeqCst);
+    let answer = client.ask(&pair.solo(NodeId::A, &base), TEST_TIMEOUT / 2).await.unwrap();
+    assert!(matches!(answer.body, ReplyBody::Accepted(..)), "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -65,7 +65,7 @@ impl CoreFixture {
             options.clone(),
             tls::TlsIdentity::generate("node").unwrap(),
             Vec::new(),
-            WitnessHandle::start(quorum_thread.clone()),
+            WitnessHandle::start(quorum_thread.clone(), NodeId::A),
             event_sender.clone(),
             handle.clone(),
         );
