@@ -46,6 +46,9 @@ struct CgroupWrite {
     value: &'static str,
 }
 
+/// Interval at which the kernel's state of the cgroup is read.
+pub const POLL_INTERVAL: Duration = Duration::from_millis(2);
+
 const FREEZE: CgroupWrite = CgroupWrite { file: "cgroup.freeze", value: "1" };
 const THAW: CgroupWrite = CgroupWrite { file: "cgroup.freeze", value: "0" };
 const KILL: CgroupWrite = CgroupWrite { file: "cgroup.kill", value: "1" };
@@ -69,22 +72,26 @@ pub fn start(vms: Option<PathBuf>, report: impl Fn(CgroupState) + Send + 'static
     sender
 }
 
-/// Kills all VMs once, on a thread of its own, and reports when the kernel has confirmed it. VMs may start afterwards. For a
-/// node whose quorum thread does not run or no longer matters.
-pub fn kill_once(vms: Option<PathBuf>, report: impl FnOnce() + Send + 'static) {
+/// Kills all VMs once, on a thread of its own, and leaves their cgroup frozen. For a node on which the fence's thread may not
+/// run, because it cannot work as a member.
+pub fn kill_once(vms: Option<PathBuf>) {
     let kill = move || {
-        if let Some(vms) = vms {
-            write_until_confirmed(&vms, KILL, EMPTY);
-            // A cgroup that was frozen before the kill stays frozen.
-            write_until_confirmed(&vms, THAW, THAWED);
-        }
-        report();
+        CgroupFence::new(vms.as_deref()).carry_out(CgroupCommand::Kill);
     };
     std::thread::Builder::new().name("kill_vms".into()).spawn(kill).expect("the system can start a thread");
 }
 
+/// Whether no VM process exists and none that enters the cgroup executes.
+pub fn closed(vms: Option<&Path>) -> bool {
+    let Some(vms) = vms else { return true };
+    match fs::read_to_string(vms.join("cgroup.events")) {
+        Ok(events) => [FROZEN, EMPTY].iter().all(|wanted| events.lines().any(|line| line == wanted.0)),
+        Err(e) => e.kind() == std::io::ErrorKind::NotFound,
+    }
+}
+
 fn run(vms: Option<&Path>, commands: &Receiver<CgroupCommand>, report: &dyn Fn(CgroupState)) {
-    let mut fence = CgroupFence { vms, frozen: false, closed: false, kills: 0 };
+    let mut fence = CgroupFence::new(vms);
     if !populated(vms) {
         // An earlier run of this daemon may have permitted a VM whose process has not entered the cgroup yet.
         fence.close();
@@ -108,7 +115,11 @@ struct CgroupFence<'a> {
     kills: u64,
 }
 
-impl CgroupFence<'_> {
+impl<'a> CgroupFence<'a> {
+    fn new(vms: Option<&'a Path>) -> Self {
+        Self { vms, frozen: false, closed: false, kills: 0 }
+    }
+
     /// Carries out a command; returns the state that the kernel has confirmed, if the command is answered.
     fn carry_out(&mut self, command: CgroupCommand) -> Option<CgroupState> {
         match command {
@@ -161,7 +172,7 @@ impl CgroupFence<'_> {
     }
 }
 
-/// Repeats the write every 2 ms until the kernel confirms it. There is no time limit: while a freeze or a kill is not
+/// Repeats the write every [`POLL_INTERVAL`] until the kernel confirms it. There is no time limit: while a freeze or a kill is not
 /// confirmed and the right to run has ended, the watchdog is not fed, and it resets the node.
 fn write_until_confirmed(vms: &Path, write: CgroupWrite, Confirmation(want): Confirmation) {
     let since = Instant::now();
@@ -180,7 +191,7 @@ fn write_until_confirmed(vms: &Path, write: CgroupWrite, Confirmation(want): Con
             tracing::error!(?written, ?state, want, "the VMs' cgroup does not confirm; the watchdog will");
         }
         // poll() on cgroup.events would use less processor time, but a missed notification would keep the fence waiting.
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
@@ -286,7 +297,8 @@ mod tests {
     #[test]
     fn allowed_starts_do_not_thaw_frozen_vms() {
         let Some(group) = new_cgroup("frozen") else { return };
-        let mut fence = CgroupFence { vms: Some(&group), frozen: false, closed: true, kills: 0 };
+        let mut fence = CgroupFence::new(Some(&group));
+        fence.close();
         assert_eq!(fence.carry_out(CgroupCommand::Freeze), Some(CgroupState::Frozen));
         assert_eq!(fence.carry_out(CgroupCommand::AllowStarts { kills: 0 }), None);
         assert!(fs::read_to_string(group.join("cgroup.events")).unwrap().contains("frozen 1"));

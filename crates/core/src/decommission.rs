@@ -5,23 +5,24 @@ use dyad_control::{Refusal, RefusalCode, chain};
 use dyad_provision::erase::{self, ErasePrecondition};
 use dyad_provision::identity::NodeIdentity;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Time limit for the end of the killed VMs.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Kills the VMs of this node, then renames its identity, which cannot be undone.
+/// Has the VMs of this node killed by `kill`, which also keeps later ones from executing, and renames its identity, which cannot
+/// be undone.
 ///
 /// # Errors
 /// The VMs do not end within 5 s, or the identity cannot be renamed. Nothing was erased then.
-pub fn begin(state: &Path, vms: Option<PathBuf>) -> Result<(), Refusal> {
-    let (done, killed) = channel();
-    cgroup_fence::kill_once(vms, move || {
-        let _ = done.send(());
-    });
-    if killed.recv_timeout(KILL_TIMEOUT).is_err() {
-        return Err(Refusal::new(RefusalCode::VmRunning, "Nothing was erased: the VMs of this node do not end."));
+pub fn begin(state: &Path, vms: Option<&Path>, kill: impl FnOnce()) -> Result<(), Refusal> {
+    kill();
+    let deadline = Instant::now() + KILL_TIMEOUT;
+    while !cgroup_fence::closed(vms) {
+        if Instant::now() > deadline {
+            return Err(Refusal::new(RefusalCode::VmRunning, "Nothing was erased: the VMs of this node do not end."));
+        }
+        std::thread::sleep(cgroup_fence::POLL_INTERVAL);
     }
     erase::decommission(state)
 }
@@ -51,5 +52,6 @@ pub fn begin_on_broken_node(
         Err(e) => return Err(Refusal::new(RefusalCode::Broken, format!("This node cannot be erased: {}.", chain(&e)))),
     };
     let precondition = ErasePrecondition { pair: &identity.pair, node: &identity.node, peer_has_all: false };
-    erase::decide(precondition, confirm).and_then(|_| begin(state, vms))
+    erase::decide(precondition, confirm)?;
+    begin(state, vms.as_deref(), || cgroup_fence::kill_once(vms.clone()))
 }

@@ -163,7 +163,7 @@ fn a_lone_node_whose_pool_disk_failed_once_goes_on_after_a_restart() {
     daemons.fail_disk(0).unwrap();
     let next = ring.counter + 1;
     ring.driver.begin_write(CounterRing::offset(next), &encode(next, BootNumber(1))).unwrap();
-    wait::until("the daemon to end by itself", Duration::from_secs(60), || {
+    wait::until("the daemon to end by itself", Duration::from_secs(120), || {
         let ended = daemons.process_mut(0)?.ended();
         Ok(if ended { wait::Poll::Ready(()) } else { wait::Poll::NotYet("it runs".into()) })
     })

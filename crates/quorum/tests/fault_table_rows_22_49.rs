@@ -643,11 +643,8 @@ fn foreign_datagrams_are_ignored() {
     }
 }
 
-/// Two configurations of one epoch are in force: the pair was split, for example by a witness that was set back. Each node
-/// that sees it stops its VMs; a person decides which copy is the right one.
-#[test]
-fn a_second_configuration_of_one_epoch_freezes_the_vms_and_is_an_alarm() {
-    let mut pair = Pair::protected(71);
+/// A heartbeat of node B that node A gets next, with another base.
+fn heartbeat_of_b(pair: &Pair, base: impl Fn(&dyad_quorum::Config) -> dyad_quorum::Config) -> Datagram {
     let mut sender = pair.nodes[1].quorum().clone();
     let mut sent = Vec::new();
     sender.handle(pair.nodes[1].clock(pair.now) + SEC, Event::Tick, &mut sent);
@@ -657,8 +654,20 @@ fn a_second_configuration_of_one_epoch_freezes_the_vms_and_is_an_alarm() {
     });
     let mut datagram = heartbeat.expect("a heartbeat is due each second");
     let DatagramBody::Heartbeat(heartbeat) = &mut datagram.body else { unreachable!("it was just matched") };
-    heartbeat.base =
-        dyad_quorum::Config { members: Members::only(B), tie: Acceptor::B, lead: B, ..heartbeat.base.clone() };
+    heartbeat.base = base(&heartbeat.base);
+    datagram
+}
+
+fn solo_b(base: &dyad_quorum::Config) -> dyad_quorum::Config {
+    dyad_quorum::Config { members: Members::only(B), tie: Acceptor::B, lead: B, ..base.clone() }
+}
+
+/// Two configurations of one epoch are in force: the pair was split, for example by a witness that was set back. A node
+/// that sees it stops its VMs; a person decides which copy is the right one.
+#[test]
+fn a_second_configuration_of_one_epoch_freezes_the_vms_and_is_an_alarm() {
+    let pair = Pair::protected(71);
+    let datagram = heartbeat_of_b(&pair, solo_b);
     let mut core = pair.nodes[0].quorum().clone();
     let clock = pair.nodes[0].clock(pair.now);
     assert!(core.may_run(clock));
@@ -669,5 +678,64 @@ fn a_second_configuration_of_one_epoch_freezes_the_vms_and_is_an_alarm() {
     assert!(!core.may_feed_watchdog(clock), "the kernel has not confirmed the freeze yet");
     core.handle(clock, Event::VmsFrozen, &mut actions);
     assert!(core.may_feed_watchdog(clock));
-    pair.run(SEC);
+    // The next decision of the other copy ranks higher. It must not end this copy.
+    let next = heartbeat_of_b(&pair, |base| dyad_quorum::Config { epoch: base.epoch.next(), ..solo_b(base) });
+    actions.clear();
+    core.handle(clock, Event::Peer { path: 0, datagram: next }, &mut actions);
+    core.handle(clock + 3600 * SEC, Event::Tick, &mut actions);
+    let decides = |action: &Action| matches!(action, Action::Kill { .. } | Action::Persist { .. } | Action::Thaw);
+    assert!(!actions.iter().any(decides), "{actions:?}");
+}
+
+/// With the link cut only the witness can tell a node that the other one goes on as well.
+#[test]
+fn a_conflict_that_the_witness_reports_freezes_the_vms() {
+    let mut pair = Pair::protected(72);
+    pair.cut_all(true);
+    pair.until("one node goes on", 20, |pair| pair.has_shape("S(A)") || pair.has_shape("S(B)"));
+    let winner = if pair.has_shape("S(A)") { 0 } else { 1 };
+    let mut core = pair.nodes[winner].quorum().clone();
+    let mut clock = pair.nodes[winner].clock(pair.now);
+    let mut actions = Vec::new();
+    let id = loop {
+        clock = clock + SEC;
+        core.handle(clock, Event::Tick, &mut actions);
+        let asked = actions.iter().find_map(|action| match action {
+            Action::AskWitness { id, .. } => Some(*id),
+            _ => None,
+        });
+        if let Some(id) = asked {
+            break id;
+        }
+    };
+    assert!(core.may_run(clock));
+    let base = core.config().clone();
+    let reply = dyad_quorum::AcceptorReply {
+        from: Acceptor::W,
+        witness: base.witness,
+        incarnation: base.incarnations[2],
+        witness_changes: 0,
+        body: dyad_quorum::ReplyBody::Refused(dyad_quorum::VoteRefusal::Conflict),
+    };
+    core.handle(clock, Event::Witness { id, reply: dyad_quorum::WitnessReply::Received(reply) }, &mut actions);
+    assert!(!core.may_run(clock) && actions.contains(&Action::Freeze), "{actions:?}");
+}
+
+/// A VM's launcher may enter the cgroup while its kill is being carried out.
+#[test]
+fn only_the_kernel_ends_a_kill_or_a_freeze() {
+    let pair = Pair::protected(73);
+    let mut core = pair.nodes[0].quorum().clone();
+    let clock = pair.nodes[0].clock(pair.now);
+    let mut actions = Vec::new();
+    core.handle(clock, Event::Leave, &mut actions);
+    assert!(actions.iter().any(|action| matches!(action, Action::Kill { .. })), "{actions:?}");
+    core.handle(clock, Event::VmsRunning(false), &mut actions);
+    actions.clear();
+    // Had the machine taken "no VMs" for the end of the kill, it would order a second one now.
+    core.handle(clock, Event::VmsRunning(true), &mut actions);
+    assert!(!actions.iter().any(|action| matches!(action, Action::Kill { .. })), "one kill is under way: {actions:?}");
+    core.handle(clock, Event::VmsKilled, &mut actions);
+    core.handle(clock, Event::VmsRunning(true), &mut actions);
+    assert!(actions.iter().any(|action| matches!(action, Action::Kill { .. })), "a VM exists after the kill");
 }

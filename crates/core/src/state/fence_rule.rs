@@ -15,7 +15,7 @@ use dyad_types::NodeId;
 const SECOND: u64 = 1_000_000_000;
 
 impl CoreState {
-    /// The refusal of a change that `asking` asks for and that could leave a second runner of a VM's disks. `asking` is this
+    /// The refusal of a change that `asking` asks for and that could give a VM's disks a second runner. `asking` is this
     /// node for its own clients, the peer for a change that the peer passed on.
     pub(super) fn refused_by_fence_rule(&self, change: &Change, asking: NodeId) -> Option<Refusal> {
         match change {
@@ -23,6 +23,10 @@ impl CoreState {
             Change::DeleteVm { name, .. } if asking == self.me && self.has_process(name) => {
                 let text = format!("The VM {name} is still shutting down: wait until it has stopped, or kill it.");
                 Some(Refusal::new(RefusalCode::VmRunning, text))
+            }
+            Change::FailOver { .. } => {
+                let text = "Only the lead itself moves the VMs of a lost node.";
+                Some(Refusal::new(RefusalCode::BadRequest, text))
             }
             Change::DeleteVolume { name } | Change::BeginImport { name } => self.fenced_volume(&[name]),
             Change::CreateVm { vm, .. } => self.fenced_volume(&vm.disks.iter().collect::<Vec<_>>()),

@@ -2,6 +2,7 @@
 
 use super::CoreState;
 use super::parts::{LeaveWaiter, Lifecycle};
+use crate::cgroup_fence::CgroupCommand;
 use crate::decommission;
 use crate::event::Event;
 use dyad_control::{Refusal, RefusalCode, Reply, TimelineKind};
@@ -13,18 +14,22 @@ use tokio::sync::oneshot;
 /// Longest time of a leave that a client requested, which is then cancelled, and of the hand-over after a failure of the pool.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Shortest run of this daemon that ends by itself to open a failed pool again. After a shorter run init would delay the next
+/// start more and more, up to the watchdog's reset of the node; `dyad-init` counts 60 s as stable.
+const STABLE_RUN_PERIOD: Duration = Duration::from_secs(61);
+
 impl CoreState {
     /// Begins to hand over to the other node. `waiter` is answered when that is done, or after 10 s with a refusal.
     pub(super) fn begin_leave(&mut self, waiter: LeaveWaiter) {
         let Some(begun) = self.lifecycle.begin_leave(waiter) else { return };
         self.handles.quorum_thread.tell(quorum::Event::Leave);
-        self.send_after_leave_timeout(Event::LeaveTimedOut { begun });
+        self.send_after(LEAVE_TIMEOUT, Event::LeaveTimedOut { begun });
     }
 
-    fn send_after_leave_timeout(&self, event: Event) {
+    fn send_after(&self, delay: Duration, event: Event) {
         let event_sender = self.handles.event_sender.clone();
         self.handles.runtime.spawn(async move {
-            tokio::time::sleep(LEAVE_TIMEOUT).await;
+            tokio::time::sleep(delay).await;
             event_sender.send(event);
         });
     }
@@ -73,17 +78,18 @@ impl CoreState {
         self.handles.quorum_thread.tell(quorum::Event::Leave);
         // The failed pool cannot store a resync: without a session the other node does not try one.
         self.handles.peer.stop();
-        self.send_after_leave_timeout(Event::HandOverTimedOut);
+        let run = self.started.elapsed();
+        self.send_after(LEAVE_TIMEOUT.max(STABLE_RUN_PERIOD.saturating_sub(run)), Event::HandOverTimedOut);
     }
 
-    /// Ends this process if no other node has taken over after the failure of the pool. Init starts it again, with longer and
-    /// longer delays, and it opens the pool again: one failed request may have been the only one, and guests wait meanwhile
-    /// without an error.
+    /// Ends this process if no other node has taken over after the failure of the pool. Init starts it again, and it opens the
+    /// pool again: one failed request may have been the only one, and guests wait meanwhile without an error.
     pub(super) fn hand_over_timed_out(&mut self) {
         if self.lifecycle.pool_has_failed() && self.membership.is_member() {
             let text = "No other node takes over: the storage service restarts and opens the pool again.";
             self.handles.timeline.note(TimelineKind::Faulty, text);
             tracing::error!("{text}");
+            self.tell_leave_waiters(&Err(Refusal::stopping()));
             self.lifecycle = Lifecycle::Stopping;
         }
     }
@@ -131,7 +137,14 @@ impl CoreState {
         self.access.servers.clear();
         self.access.permits.clear();
         self.show();
-        match decommission::begin(&self.handles.paths.state, self.handles.paths.vms_cgroup.clone()) {
+        let vms = self.handles.paths.vms_cgroup.clone();
+        let fence = self.handles.cgroup_fence.clone();
+        // The fence counts this kill as well: if nothing is erased, VMs start again only with a permit that knows of it.
+        self.access.kills += 1;
+        let kill = || {
+            let _ = fence.send(CgroupCommand::Kill);
+        };
+        match decommission::begin(&self.handles.paths.state, vms.as_deref(), kill) {
             Ok(()) => {
                 self.lifecycle = Lifecycle::Decommissioned;
                 let _ = answer.send(Reply::Done);

@@ -58,7 +58,7 @@ use parts::{
 };
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 /// Longest interval between two ticks of the mirror.
@@ -121,6 +121,7 @@ pub struct CoreHandles {
 /// The state of a member, changed by the core's state thread only.
 pub struct CoreState {
     me: NodeId,
+    started: Instant,
     identity: NodeIdentity,
     membership: Membership,
     document: DocumentCopy,
@@ -141,6 +142,7 @@ impl CoreState {
         let Dependencies { identity, mirror, watchdog, status, handles } = dependencies;
         Self {
             me: identity.me,
+            started: Instant::now(),
             membership: Membership::new(identity.me, config),
             identity,
             document: DocumentCopy::new(document_cache::load(&handles.paths.state)),

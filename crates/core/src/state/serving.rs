@@ -99,7 +99,7 @@ impl CoreState {
 
     /// Permits the VMs of this node whose disks are all served. The quorum thread is told that VMs run before a permit is
     /// shown, and that none run only when no permit is left and the VMs' cgroup is empty. It is told again every second and
-    /// after every kill: what it believes then follows what the kernel knows, however the two came apart.
+    /// after every kill, so that its belief and the kernel's state do not stay different.
     pub(super) fn settle_permits(&mut self) {
         let permits: BTreeSet<String> = match self.authoritative_document() {
             // A node whose watchdog is being proven restarts: no VM starts here.

@@ -475,7 +475,6 @@ fn killed_vms_are_permitted_again_only_by_a_newer_snapshot() {
 #[test]
 fn the_quorum_thread_is_told_after_each_kill_whether_vms_may_exist() {
     let mut fixture = CoreFixture::new(&[("web", NodeId::A, Intent::Running)]);
-    assert_eq!(fixture.vms_told(), Vec::<bool>::new(), "told at the start, and a second is not over");
     fixture.state.apply(Event::Quorum(QuorumUpdate::Kill(dyad_quorum::KillReason::Leaving)));
     fixture.update(may_run(true));
     assert_eq!(fixture.permits(), ["web"]);
@@ -485,13 +484,12 @@ fn the_quorum_thread_is_told_after_each_kill_whether_vms_may_exist() {
 #[test]
 fn the_quorum_thread_is_told_each_second_whether_vms_may_exist() {
     let mut fixture = CoreFixture::new(&[("web", NodeId::A, Intent::Running)]);
-    for at in [Duration::from_millis(999), Duration::from_secs(1)] {
-        let told = Instant::now().checked_sub(at).unwrap();
-        fixture.state.access.vms_reported = Some((true, told));
-        fixture.vms_told();
+    // A tenth of a second is less than a second, also if this test's thread waits for a processor.
+    for (age, told) in [(Duration::from_millis(100), vec![]), (Duration::from_secs(1), vec![true])] {
+        fixture.state.access.vms_reported = Some((true, Instant::now().checked_sub(age).unwrap()));
         fixture.state.settle();
+        assert_eq!(fixture.vms_told(), told, "{age:?}");
     }
-    assert_eq!(fixture.vms_told(), [true]);
 }
 
 /// After a kill the cgroup executes nothing until a VM is permitted with knowledge of that kill.

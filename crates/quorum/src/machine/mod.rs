@@ -144,7 +144,13 @@ impl Quorum {
                     self.vms = Vms { state: VmState::Running, maybe_frozen: true };
                 }
             }
-            Event::VmsRunning(false) | Event::VmsKilled => self.vms.state = VmState::None,
+            Event::VmsKilled => self.vms.state = VmState::None,
+            Event::VmsRunning(false) => {
+                // A kill or freeze that was ordered ends only with the kernel's confirmation: a VM may be entering the cgroup.
+                if matches!(self.vms.state, VmState::Running | VmState::Frozen) {
+                    self.vms.state = VmState::None;
+                }
+            }
             Event::VmsFrozen => {
                 if self.vms.state == VmState::Freezing {
                     self.vms.state = VmState::Frozen;

@@ -164,6 +164,9 @@ impl Quorum {
             if reply.body == ReplyBody::Refused(VoteRefusal::RolledBack) {
                 self.witness.rolled_back = true;
             }
+            if reply.body == ReplyBody::Refused(VoteRefusal::Conflict) {
+                self.register.conflict_reported();
+            }
             if self.witness.rolled_back || matches!(reply.body, ReplyBody::Refused(_)) {
                 return false;
             }

@@ -122,7 +122,8 @@ impl Register {
     /// Stores a configuration as `newer` if it ranks above the newest one known. A chosen configuration stays chosen,
     /// so neither its sender nor its age matters.
     pub(super) fn learn(&mut self, config: &Config) {
-        if config.fault().is_some() {
+        // After a conflict the higher number may belong to the wrong copy: nothing is adopted until a person has decided.
+        if config.fault().is_some() || self.conflict {
             return;
         }
         let newest = self.newest();
@@ -136,6 +137,11 @@ impl Register {
     /// Sets `conflict` if this chosen configuration has the rank of the base and another content.
     pub(super) fn detect_conflict(&mut self, config: &Config) {
         self.conflict |= config.rank() == self.record.base.rank() && *config != self.record.base;
+    }
+
+    /// Takes the word of an admitted acceptor that it knows another configuration with the rank of the base.
+    pub(super) fn conflict_reported(&mut self) {
+        self.conflict = true;
     }
 
     /// Clears `newer` if the base has the same or a higher rank.

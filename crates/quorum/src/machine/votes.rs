@@ -20,6 +20,9 @@ impl Quorum {
             // Dropped: the peer repeats it, and the write under way may be complete by then.
             return;
         }
+        if self.register.conflict() {
+            return;
+        }
         let mut next = self.register.record().clone();
         let reply = acceptor::try_decide(&mut next, Acceptor::from(self.setup.me), request);
         if next == *self.register.record() {

@@ -18,7 +18,7 @@ impl Quorum {
     /// The most urgent change wanted now. The same state gives the same change: a proposal for another one is given up.
     pub(super) fn wanted_change(&self) -> Option<WantedChange> {
         let votes = self.register.record().may_vote_as(Acceptor::from(self.setup.me));
-        if self.register.has_failed() || self.register.newer().is_some() || !votes {
+        if self.register.has_failed() || self.register.newer().is_some() || self.register.conflict() || !votes {
             return None;
         }
         let base = self.register.base();
