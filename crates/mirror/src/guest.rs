@@ -66,6 +66,12 @@ impl Tickets {
         self.map.values().filter(|ticket| ticket.req.is_some()).count()
     }
 
+    /// Mask of the blocks of an extent that were damaged when this read was tried.
+    pub fn repaired_in(&self, id: TicketId, extent: ExtentIndex) -> u16 {
+        let repairs = self.map.get(&id).into_iter().flat_map(|ticket| ticket.repairs.keys());
+        repairs.filter(|block| block.extent() == extent).fold(0, |mask, block| mask | 1 << block.place_in_extent())
+    }
+
     /// Whether the request is a write in flight as this store command.
     pub fn writes_as(&self, id: TicketId, command: StoreOp) -> bool {
         self.map.get(&id).is_some_and(|t| matches!(t.state, State::Writing { op, .. } if op == command))

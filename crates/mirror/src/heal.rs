@@ -128,11 +128,18 @@ impl Mirror {
         let volume = heal.volume;
         let wanted = mask & !image.bad;
         heal.images.insert(extent, image.clone());
-        if wanted != mask && answered {
-            self.tell_lost(volume, extent, LostReason::UnreadableOnBoth);
-        } else if wanted != mask {
-            // The peer could not look for its copy, so it is not known that the blocks are lost.
-            self.out.push(Action::Unreadable { volume, extent });
+        // A read is repeated before its blocks count as lost: a write may have made them good here meanwhile.
+        let damaged_here = match heal.ticket {
+            Some(ticket) if heal.direct => self.tickets.repaired_in(ticket, extent),
+            Some(_) => 0,
+            None => mask,
+        };
+        if damaged_here & image.bad != 0 {
+            // A peer that could not look for its copy does not say that the blocks are lost.
+            match answered {
+                true => self.tell_lost(volume, extent, LostReason::UnreadableOnBoth),
+                false => self.out.push(Action::Unreadable { volume, extent }),
+            }
         }
         if wanted != 0 && self.writer(volume) != Writer::Peer {
             self.heals.map.get_mut(&id).expect("found above").writing += 1;

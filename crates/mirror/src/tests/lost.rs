@@ -148,3 +148,40 @@ fn a_reconciliation_repairs_each_block_that_one_replica_can_read() {
     pair.heal();
     assert_eq!(pair.failed_reads, 0);
 }
+
+#[test]
+fn a_read_of_a_block_that_is_unreadable_on_both_members_fails_and_is_reported_once() {
+    let mut pair = Pair::new();
+    pair.heal();
+    pair.step(Write { volume: 0, block: 0, count: 16 });
+    pair.heal();
+    pair.rot_anywhere(0, VOLUME, [3]);
+    pair.rot_anywhere(1, VOLUME, [3, 5]);
+    assert!(read_fails(&mut pair));
+    assert!(read_fails(&mut pair));
+    assert_eq!(pair.lost, [(VOLUME, ExtentIndex(0), LostReason::UnreadableOnBoth)]);
+}
+
+/// Found by `a_damaged_block_is_never_read`: the block was reported as lost while this node had it.
+#[test]
+fn a_block_that_a_write_makes_good_during_its_repair_is_not_lost() {
+    let mut pair = Pair::new();
+    pair.heal();
+    pair.step(Write { volume: 0, block: 0, count: 16 });
+    pair.heal();
+    for step in [
+        Rot { node: 0, volume: 0, block: 9 },
+        Read { volume: 0, block: 9, count: 1 },
+        Write { volume: 0, block: 9, count: 1 },
+        // The read finds the damage, then the write is carried out, on the other node as well.
+        Store { node: 0, count: 2 },
+        Deliver { node: 1, count: 1 },
+        Store { node: 1, count: 1 },
+        // The answer to the request for the block comes after this.
+        Rot { node: 1, volume: 0, block: 9 },
+    ] {
+        pair.step(step);
+    }
+    pair.heal();
+    assert_eq!((pair.lost.len(), pair.failed_reads), (0, 0));
+}
