@@ -60,7 +60,6 @@ impl Mirror {
     }
 
     pub(crate) fn pump_flush(&mut self) {
-        self.flushes.waiting.retain(|id| self.tickets.map.contains_key(id));
         if self.flushes.round.is_some() || (self.flushes.waiting.is_empty() && !self.flushes.due) {
             return;
         }
@@ -70,6 +69,10 @@ impl Mirror {
             Phase::Down | Phase::Handshake => self.trusted && self.in_sync() && !self.writes_need_peer(),
         };
         if !ready {
+            return;
+        }
+        self.flushes.waiting.retain(|id| self.tickets.map.contains_key(id));
+        if self.flushes.waiting.is_empty() && !self.flushes.due {
             return;
         }
         self.flushes.due = false;

@@ -1,11 +1,12 @@
-//! Guest requests: the queue, the conditions for a start, and reads.
+//! Guest requests: their arrival, their answers, and reads.
 
 use crate::event::*;
-use crate::machine::{Mirror, Phase};
+use crate::machine::Mirror;
+use crate::queue::RequestQueues;
 use crate::store::Purpose;
 use crate::types::*;
 use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Number of repairs of one block for one read. If the block is damaged again after these, the repair does not last here (the
@@ -58,7 +59,8 @@ pub(crate) struct Ticket {
 pub(crate) struct Tickets {
     next: TicketId,
     pub map: BTreeMap<TicketId, Ticket>,
-    pub queued: BTreeSet<TicketId>,
+    /// The requests in [`State::Queued`].
+    pub queued: RequestQueues,
 }
 
 impl Tickets {
@@ -102,64 +104,8 @@ impl Mirror {
             id,
             Ticket { req: Some(req), volume, op, state: State::Queued, needs_peer: false, repairs: BTreeMap::new() },
         );
-        self.tickets.queued.insert(id);
-    }
-
-    /// Whether a guest request of a volume may start. [`GuestOp::Peek`] needs neither the right to write nor the lease.
-    fn gate(&self, volume: VolumeId, op: &GuestOp) -> bool {
-        let Some(view) = self.view else { return false };
-        if !view.me || !self.trusted {
-            return false;
-        }
-        let peek = matches!(op, GuestOp::Peek { .. });
-        if !peek && (self.hold || self.writer(volume) != Writer::Me) {
-            return false;
-        }
-        let reads = matches!(op, GuestOp::Read { .. } | GuestOp::Peek { .. });
-        match self.phase {
-            Phase::Steady | Phase::Source => true,
-            Phase::Reconcile | Phase::Target => false,
-            Phase::Down => reads || !self.writes_need_peer(),
-            Phase::Handshake => !view.peer && (reads || !self.writes_need_peer()),
-        }
-    }
-
-    /// Starts the queued requests whose conditions are met, in the order of arrival.
-    pub(crate) fn pump_guests(&mut self) {
-        let queued: Vec<TicketId> = self.tickets.queued.iter().copied().collect();
-        let mut room = if queued.is_empty() { 0 } else { self.write_room() };
-        for id in queued {
-            let Some(ticket) = self.tickets.map.get(&id) else {
-                continue;
-            };
-            let (volume, op) = (ticket.volume, ticket.op.clone());
-            if matches!(op, GuestOp::Peek { .. }) && self.view.is_some_and(|view| !view.me) {
-                self.complete(id, Err(GuestError::NotInSync));
-                continue;
-            }
-            if !self.gate(volume, &op) {
-                continue;
-            }
-            let started = match op {
-                GuestOp::Read { block, count } | GuestOp::Peek { block, count } => {
-                    self.start_read(id, volume, block.run(count))
-                }
-                GuestOp::Write { .. } | GuestOp::Discard { .. } if room == 0 => false,
-                GuestOp::Write { .. } | GuestOp::Discard { .. } => {
-                    let weight = op.weight();
-                    let started = self.start_write(id, volume, op);
-                    room = if started { room.saturating_sub(weight) } else { room };
-                    started
-                }
-                GuestOp::Flush => {
-                    self.set_state(id, State::Flushing);
-                    self.flushes.waiting.push(id);
-                    true
-                }
-            };
-            if started {
-                self.tickets.queued.remove(&id);
-            }
+        if let Some(ticket) = self.tickets.map.get(&id) {
+            self.tickets.queued.insert(id, ticket);
         }
     }
 
@@ -170,7 +116,7 @@ impl Mirror {
     }
 
     /// Reads wait for overlapping writes in flight: a fail-over could still undo such a write after a read returned it.
-    fn start_read(&mut self, id: TicketId, volume: VolumeId, blocks: Range<BlockIndex>) -> bool {
+    pub(crate) fn start_read(&mut self, id: TicketId, volume: VolumeId, blocks: Range<BlockIndex>) -> bool {
         let needs_peer = self.tickets.map.get(&id).is_some_and(|ticket| ticket.needs_peer);
         let state = &self.volumes[&volume];
         let clash = state.writing.values().any(|w| w.blocks().start < blocks.end && blocks.start < w.blocks().end);
@@ -243,7 +189,7 @@ impl Mirror {
         self.read_over(volume);
         if self.tickets.map.contains_key(&id) {
             self.set_state(id, State::Queued);
-            self.tickets.queued.insert(id);
+            self.tickets.queued.insert(id, &self.tickets.map[&id]);
         }
     }
 
@@ -254,10 +200,10 @@ impl Mirror {
 
     /// Answers a request and removes it.
     pub(crate) fn complete(&mut self, id: TicketId, result: Result<GuestReply, GuestError>) {
-        self.tickets.queued.remove(&id);
         let Some(ticket) = self.tickets.map.remove(&id) else {
             return;
         };
+        self.tickets.queued.remove(id, &ticket);
         if let Some(volume) = self.volumes.get_mut(&ticket.volume) {
             volume.writing.remove(&id);
         }
@@ -284,8 +230,9 @@ impl Mirror {
                     self.read_over(volume);
                 }
                 State::Queued | State::Flushing => {
-                    self.tickets.map.remove(&id);
-                    self.tickets.queued.remove(&id);
+                    if let Some(ticket) = self.tickets.map.remove(&id) {
+                        self.tickets.queued.remove(id, &ticket);
+                    }
                 }
             }
         }

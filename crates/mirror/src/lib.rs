@@ -44,6 +44,7 @@ mod message;
 #[cfg(any(test, feature = "testing"))]
 pub mod oracle;
 mod peer;
+mod queue;
 mod reconcile;
 mod replica;
 mod resync;

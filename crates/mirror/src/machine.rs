@@ -63,6 +63,8 @@ pub(crate) struct Span {
     pub block: BlockIndex,
     pub count: u64,
     pub seq: Seq,
+    /// The share of [`Tuning::flight`] that it takes, in bytes.
+    pub weight: usize,
 }
 
 impl Span {

@@ -12,8 +12,8 @@ impl Mirror {
     /// Bytes of guest writes that may still start. Writes in flight are limited to [`Tuning::flight`] so that they
     /// fit into the queue of a session: a slow peer then slows the guests down and does not overflow the queue.
     pub(crate) fn write_room(&self) -> usize {
-        let writing = self.volumes.values().flat_map(|volume| volume.writing.keys());
-        let flying: usize = writing.filter_map(|id| self.tickets.map.get(id)).map(|ticket| ticket.op.weight()).sum();
+        let writing = self.volumes.values().flat_map(|volume| volume.writing.values());
+        let flying: usize = writing.map(|span| span.weight).sum();
         self.tuning.flight.saturating_sub(flying)
     }
 
@@ -37,9 +37,10 @@ impl Mirror {
             _ => false,
         };
         assert!(send || !self.writes_need_peer(), "a write that the peer must hold is sent to it");
+        let weight = op.weight();
         let state = self.volumes.get_mut(&volume).expect("checked on arrival");
         let seq = state.assigned.advance();
-        state.writing.insert(id, Span { block, count, seq });
+        state.writing.insert(id, Span { block, count, seq, weight });
         let stamp = Stamp { epoch, seq };
         let (command, data) = match op {
             GuestOp::Write { data, .. } => {
@@ -132,7 +133,7 @@ impl Mirror {
                     State::Writing { op, peer, .. } if which(op, peer) => {
                         if ticket.req.is_some() {
                             ticket.state = State::Queued;
-                            self.tickets.queued.insert(*id);
+                            self.tickets.queued.insert(*id, ticket);
                         } else {
                             self.tickets.map.remove(id);
                         }

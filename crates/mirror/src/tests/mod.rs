@@ -7,4 +7,5 @@ mod full;
 mod lost;
 mod pair;
 mod props;
+mod queue;
 mod scenarios;
