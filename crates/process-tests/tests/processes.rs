@@ -149,7 +149,7 @@ fn a_node_whose_pool_disk_fails_hands_over() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// A node that is alone hands over to nobody. Its guest waits without an error, and a restarted daemon finds every write that
+/// A node that is alone has no other node that takes over. Its guest waits without an error, and a restarted daemon finds every write that
 /// was acknowledged.
 #[test]
 fn a_lone_node_whose_pool_disk_failed_once_goes_on_after_a_restart() {
