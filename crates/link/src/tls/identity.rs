@@ -95,19 +95,15 @@ impl TlsIdentity {
         Ok(identity)
     }
 
-    /// Removes the identity files in `directory`, so that [`Self::load_or_generate`] generates a new identity.
+    /// Removes the identity files in `directory`, durably and the certificate file first, so that
+    /// [`Self::load_or_generate`] generates a new identity, also after a loss of power.
     ///
     /// # Errors
-    /// [`TlsError::Remove`] if a file exists and cannot be removed.
+    /// [`TlsError::Remove`] if a file exists and cannot be removed, or the removal cannot be made durable.
     pub fn forget(directory: &Path) -> Result<(), TlsError> {
         for name in [CERTIFICATE_FILE, KEY_FILE] {
             let path = directory.join(name);
-            match std::fs::remove_file(&path) {
-                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(TlsError::Remove { path, source });
-                }
-                _ => {}
-            }
+            dyad_atomic_file::remove(&path).map_err(|source| TlsError::Remove { path, source })?;
         }
         Ok(())
     }
@@ -170,6 +166,17 @@ mod tests {
         assert_eq!(identity.key.secret_der(), again.key.secret_der());
         let mode = fs::metadata(directory.path().join(KEY_FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn forgetting_an_identity_twice_is_no_error_and_the_next_identity_is_new() {
+        let directory = tempfile::tempdir().unwrap();
+        let identity = TlsIdentity::load_or_generate(directory.path(), "node a").unwrap();
+        TlsIdentity::forget(directory.path()).unwrap();
+        TlsIdentity::forget(directory.path()).unwrap();
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        let another = TlsIdentity::load_or_generate(directory.path(), "node a").unwrap();
+        assert_ne!(identity.fingerprint(), another.fingerprint());
     }
 
     #[test]
