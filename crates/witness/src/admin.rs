@@ -12,6 +12,7 @@ use dyad_link::{Fingerprint, PairId};
 use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::accept::next_connection;
 use crate::server::{PairSummary, Server, SharedState};
 
 const COMMAND: u16 = 0x0401;
@@ -81,10 +82,8 @@ pub fn serve(directory: &Path, server: &Server) -> Result<impl Future<Output = (
     let shared = server.shared();
     Ok(async move {
         loop {
-            match listener.accept().await {
-                Ok((stream, _)) => drop(tokio::spawn(answer(Arc::clone(&shared), stream))),
-                Err(error) => tracing::warn!(%error, "a local command could not be accepted"),
-            }
+            let (stream, _) = next_connection(|| listener.accept()).await;
+            drop(tokio::spawn(answer(Arc::clone(&shared), stream)));
         }
     })
 }

@@ -20,6 +20,7 @@
 //!   older than what a node of the pair has seen of it: the record gets a new incarnation, which a configuration must
 //!   admit first. A copy is recognised on file systems that record the creation time of files.
 
+mod accept;
 pub mod admin;
 pub mod client;
 pub mod install;

@@ -10,9 +10,10 @@ use dyad_link::tls::{self, Channel, Protocol, ServerConfig, TlsError, TlsIdentit
 use dyad_link::{Fingerprint, PairId, net};
 use dyad_types::Epoch;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, oneshot};
 use tokio::task::JoinSet;
 
+use crate::accept::next_connection;
 use crate::pairs;
 use crate::protocol::{
     Enrol, Enrolled, MAX_MESSAGE, NodeKeys, REPLY, REQUEST, ReplyFrame, Request, RequestBody, Response, WitnessRefusal,
@@ -24,14 +25,15 @@ use crate::store_writer::{StoreStopped, StoreWriter};
 const MAX_CONNECTIONS: usize = 25_000;
 /// Maximum number of concurrent TLS handshakes. They need processor time; further ones wait.
 const MAX_HANDSHAKES: usize = 256;
+/// A connection that has waited for its TLS handshake for this long is closed: its node has given it up, since a request of
+/// a node takes at most 12 s. Without a limit, silent connections would hold back the nodes behind them for minutes.
+const HANDSHAKE_QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of concurrent pairings; further ones are refused.
 const MAX_PAIRINGS: usize = 8;
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection without a request for this long is closed. A node reads the witness every 5 s
 /// ([`dyad_quorum::Timing::witness_poll_interval`]).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-/// Delay after the kernel failed to accept a connection, usually because no file descriptors are left.
-const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// The configuration of a witness.
 #[derive(Debug, Clone)]
@@ -178,18 +180,12 @@ impl Server {
         loop {
             tokio::select! {
                 failed = &mut failure => return failed.unwrap_or(StoreError::Ended),
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, from)) => {
-                        // A connection beyond the limit is closed at once; the node connects again.
-                        if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
-                            connections.spawn(serve(Arc::clone(&shared), stream, from, permit));
-                        }
+                (stream, from) = next_connection(|| listener.accept()) => {
+                    // A connection beyond the limit is closed at once; the node connects again.
+                    if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
+                        connections.spawn(serve(Arc::clone(&shared), stream, from, permit));
                     }
-                    Err(error) => {
-                        tracing::warn!(%error, "a connection could not be accepted");
-                        tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
-                    }
-                },
+                }
                 Some(_) = connections.join_next() => {}
             }
         }
@@ -199,7 +195,10 @@ impl Server {
 /// Runs one connection: TLS, then a pairing or requests.
 async fn serve(shared: Arc<SharedState>, stream: TcpStream, from: SocketAddr, _permit: OwnedSemaphorePermit) {
     let channel = {
-        let Ok(_turn) = shared.handshakes.acquire().await else { return };
+        let Some(_turn) = handshake_turn(&shared.handshakes).await else {
+            tracing::debug!(%from, "too many TLS handshakes at once");
+            return;
+        };
         tls::accept(stream, Arc::clone(&shared.tls), TLS_HANDSHAKE_TIMEOUT).await
     };
     match channel {
@@ -215,6 +214,11 @@ async fn serve(shared: Arc<SharedState>, stream: TcpStream, from: SocketAddr, _p
         }
         Err(error) => tracing::debug!(%from, %error, "no TLS"),
     }
+}
+
+/// Waits for one of the concurrent TLS handshakes; `None` after [`HANDSHAKE_QUEUE_TIMEOUT`].
+async fn handshake_turn(handshakes: &Semaphore) -> Option<SemaphorePermit<'_>> {
+    tokio::time::timeout(HANDSHAKE_QUEUE_TIMEOUT, handshakes.acquire()).await.ok()?.ok()
 }
 
 /// The reason for which a connection ended.
@@ -275,5 +279,21 @@ async fn serve_requests(shared: &SharedState, mut channel: Channel) -> Result<()
             tracing::warn!(%pair, %key, %refused, "a question was refused");
         }
         channel.writer.send(REPLY, &ReplyFrame { id, outcome }).await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_waits_for_its_handshake_only_as_long_as_its_node() {
+        let handshakes = Semaphore::new(1);
+        let turn = handshake_turn(&handshakes).await.expect("one handshake is free");
+        let begin = tokio::time::Instant::now();
+        assert!(handshake_turn(&handshakes).await.is_none());
+        assert_eq!(begin.elapsed(), HANDSHAKE_QUEUE_TIMEOUT);
+        drop(turn);
+        assert!(handshake_turn(&handshakes).await.is_some());
     }
 }

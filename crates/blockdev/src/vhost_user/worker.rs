@@ -29,6 +29,10 @@ const MAILBOX: u64 = 2;
 /// with invalid rings can use.
 const RING_ERROR_DELAY: Duration = Duration::from_secs(1);
 
+/// After a failure to accept a connection, usually because no file descriptors are left, none is accepted for this time. The
+/// connection still waits in the listening socket, so without a delay the thread would try again at full speed.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+
 /// The state of the thread. The crate `vhost` requires that the device is in a mutex, which its message handler shares.
 /// Only this thread uses both, so it never waits for the mutex.
 pub(crate) struct Worker {
@@ -37,7 +41,7 @@ pub(crate) struct Worker {
     device: Arc<Mutex<Device>>,
     shared: Arc<Shared>,
     connection: Option<Connection>,
-    /// Time at which the listener is watched again after a violation of the protocol.
+    /// Time at which the listener is watched again after a violation of the protocol or a failure to accept.
     listen_at: Option<Instant>,
 }
 
@@ -153,6 +157,8 @@ impl Worker {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => {
                 tracing::warn!(%error, "a connection of QEMU could not be accepted");
+                let _ = epoll::delete(&*self.epoll, &self.listener);
+                self.listen_at = Some(Instant::now() + ACCEPT_RETRY_DELAY);
                 return;
             }
         };
@@ -204,5 +210,53 @@ impl Worker {
 
     fn listener_fd(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mailbox::Mailbox;
+    use crate::{ReplyTo, Request};
+    use std::sync::atomic::AtomicBool;
+
+    struct NoVolume;
+
+    impl Backend for NoVolume {
+        fn submit(&self, _: Request, _: ReplyTo) {
+            unreachable!("nothing is connected")
+        }
+
+        fn size(&self) -> u64 {
+            4096
+        }
+    }
+
+    #[test]
+    fn a_failed_accept_is_tried_again_after_a_delay_and_not_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join("disk.sock")).unwrap();
+        let shared = Arc::new(Shared {
+            mailbox: Arc::new(Mailbox::new().unwrap()),
+            counters: Arc::default(),
+            stop: AtomicBool::new(false),
+            connection: Mutex::new(None),
+        });
+        let mut worker = Worker::new(listener, Arc::new(NoVolume), &Config::new("disk"), shared).unwrap();
+        // A listening socket that was shut down fails each blocking accept, and epoll reports it for ever.
+        rustix::net::shutdown(&worker.listener, rustix::net::Shutdown::Both).unwrap();
+        let reported = |worker: &Worker| {
+            let mut events = Vec::with_capacity(4);
+            let space = rustix::buffer::spare_capacity(&mut events);
+            epoll::wait(&*worker.epoll, space, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap();
+            !events.is_empty()
+        };
+        assert!(reported(&worker));
+        worker.accept();
+        assert!(!reported(&worker), "the thread would accept again at once");
+        let again = worker.listen_at.expect("it is tried again");
+        assert!(again <= Instant::now() + ACCEPT_RETRY_DELAY && worker.connection.is_none());
+        worker.watch_listener();
+        assert!(reported(&worker));
     }
 }
