@@ -16,9 +16,6 @@ use crate::qmp::{QemuState, Qmp, QmpEvent};
 use crate::run_record::VmRunRecord;
 use crate::{Console, Observed, Phase, cgroup::Cgroup, now};
 
-/// A run of at least this many nanoseconds ends a series of crashes: a crash at its end counts as the first of a new
-/// series. Ten minutes are longer than a guest takes to boot and to fail again.
-const STABLE_RUN_PERIOD: u64 = 600 * 1_000_000_000;
 /// Interval at which SIGKILL is repeated until the process has ended.
 const KILL_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Maximum time for which a starting VM has the higher CPU weight.
@@ -308,12 +305,7 @@ impl MachineTask {
             cgroup.remove().await;
         }
         let record = &mut self.machine.record;
-        let ran = now().since(record.started);
-        if matches!(record.phase, Phase::Starting | Phase::Running) {
-            record.crashes = if ran >= STABLE_RUN_PERIOD { 1 } else { record.crashes + 1 };
-        } else {
-            record.crashes = 0;
-        }
+        record.count_end(now());
         let note = record.note.take();
         let note = note.unwrap_or_else(|| end_note(record.phase, status, &self.machine.paths.log_file()));
         record.note = Some(note.clone());

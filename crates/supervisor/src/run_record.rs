@@ -11,6 +11,11 @@ use dyad_types::BootTime;
 use serde::{Deserialize, Serialize};
 
 use crate::Phase;
+use crate::lifecycle::VmEvent;
+
+/// A run of at least this many nanoseconds ends a series of crashes: a crash at its end counts as the first of a new
+/// series. Ten minutes are longer than a guest takes to boot and to fail again.
+const STABLE_RUN_PERIOD: u64 = 600 * 1_000_000_000;
 
 /// One run of a VM: its process, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +45,27 @@ impl VmRunRecord {
         dyad_atomic_file::replace_with_mode(path, &serde_json::to_vec(self)?, dyad_atomic_file::PUBLIC)
     }
 
+    /// Counts the end of the run at `now`. The phase is still that of the run.
+    pub fn count_end(&mut self, now: BootTime) {
+        self.crashes = match self.phase {
+            Phase::Starting | Phase::Running if now.since(self.started) >= STABLE_RUN_PERIOD => 1,
+            Phase::Starting | Phase::Running => self.crashes + 1,
+            _ => 0,
+        };
+    }
+
+    /// Records that the process has ended while `dyad-node` was not running. The length of the run is then not known; it
+    /// is taken to have lasted until `now`, since `dyad-node` is seldom away for long. Returns `false` if the end of the
+    /// run was recorded before.
+    pub fn end_unobserved(&mut self, now: BootTime) -> bool {
+        let Ok(phase) = self.phase.after(VmEvent::Gone) else { return false };
+        self.count_end(now);
+        self.phase = phase;
+        self.since = now;
+        self.note.get_or_insert_with(|| "The VM ended while dyad-node was not running.".into());
+        true
+    }
+
     /// Reads the file at `path`. `None` if there is none or it is not a record.
     pub fn load(path: &Path) -> Option<Self> {
         let bytes = std::fs::read(path).ok()?;
@@ -50,5 +76,41 @@ impl VmRunRecord {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running(crashes: u32) -> VmRunRecord {
+        let started = BootTime(5);
+        VmRunRecord {
+            phase: Phase::Running,
+            since: started,
+            started,
+            process: Some((1, 1)),
+            started_generation: 1,
+            crashes,
+            deadline: None,
+            note: None,
+        }
+    }
+
+    #[test]
+    fn a_vm_that_ran_long_and_ended_unobserved_begins_a_new_series_of_crashes() {
+        for (ran, crashes) in [(STABLE_RUN_PERIOD - 1, 8), (STABLE_RUN_PERIOD, 1)] {
+            let mut record = running(7);
+            assert!(record.end_unobserved(BootTime(5 + ran)));
+            assert_eq!((record.phase, record.crashes), (Phase::Crashed, crashes), "after {ran} ns");
+            assert!(!record.end_unobserved(BootTime(5 + 2 * ran)), "the end is recorded once");
+        }
+    }
+
+    #[test]
+    fn a_guest_that_shut_down_ends_the_series_of_crashes() {
+        let mut record = VmRunRecord { phase: Phase::Ending, ..running(7) };
+        record.end_unobserved(BootTime(6));
+        assert_eq!((record.phase, record.crashes), (Phase::ShutDown, 0));
     }
 }

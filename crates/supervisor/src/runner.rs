@@ -141,11 +141,7 @@ impl Runner {
             self.machines.insert(name.to_owned(), machine.launch());
             return true;
         }
-        if let Ok(phase) = record.phase.after(VmEvent::Gone) {
-            record.crashes += u32::from(phase == Phase::Crashed);
-            record.phase = phase;
-            record.since = now();
-            record.note.get_or_insert_with(|| "The VM ended while dyad-node was not running.".into());
+        if record.end_unobserved(now()) {
             self.save(name, &record);
         }
         self.ended.insert(name.to_owned(), observe(&record, None));
