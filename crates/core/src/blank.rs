@@ -37,6 +37,8 @@ pub struct BlankNode {
     pub watchdog: Option<Watchdog>,
     /// The watchdog's kind and proof as they were at start, for the status.
     pub watchdog_status: WatchdogStatus,
+    /// The process was told to end while a setup or an erasure ran; `false` at start.
+    pub stopping: bool,
 }
 
 impl BlankNode {
@@ -57,6 +59,9 @@ impl BlankNode {
             self.show(Phase::Blank);
         }
         loop {
+            if self.stopping {
+                return None;
+            }
             let event = match events.recv_timeout(OFFER_SCAN_INTERVAL) {
                 Ok(event) => Some(event),
                 Err(RecvTimeoutError::Timeout) => None,
@@ -138,8 +143,12 @@ impl BlankNode {
     /// Carries `work` out on a thread of its own, while this thread feeds the watchdog and refuses requests. Before the
     /// work, and again if it fails, the files and pool labels of an unfinished setup are erased.
     ///
+    /// If the process is told to end, the work is abandoned: the process must then end without other work, and the next
+    /// start erases what the work has left behind.
+    ///
     /// # Errors
-    /// The refusal of `work` or of the erasure; [`RefusalCode::SetupFailed`] if the thread ended without a result.
+    /// The refusal of `work` or of the erasure; [`RefusalCode::SetupFailed`] if the thread ended without a result, or if the
+    /// process is told to end.
     fn carry_out<T: Send + 'static>(
         &mut self,
         events: &Receiver<Event>,
@@ -184,10 +193,18 @@ impl BlankNode {
                 }
             }
             for event in events.try_iter() {
-                if let Event::Control(ControlRequest { answer, .. }) = event {
-                    let _ = answer
-                        .send(Reply::refused(RefusalCode::SettingUp, "Setup is running; wait until it is finished."));
+                match event {
+                    Event::Control(ControlRequest { answer, .. }) => {
+                        let text = "Setup is running; wait until it is finished.";
+                        let _ = answer.send(Reply::refused(RefusalCode::SettingUp, text));
+                    }
+                    Event::Stop => self.stopping = true,
+                    _ => {}
                 }
+            }
+            if self.stopping {
+                let text = "The storage daemon was told to end: begin again when it runs again.";
+                return Err(Refusal::new(RefusalCode::SetupFailed, text));
             }
         }
     }
@@ -222,4 +239,38 @@ fn offer(found: &discovery::DiscoveredOffer) -> Offer {
 
 fn not_set_up() -> Refusal {
     Refusal::new(RefusalCode::NotSetUp, "This node is not set up yet: answer the wizard first.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn a_blank_node_that_is_told_to_end_during_a_setup_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let options = Options::parse_from(["dyad-core", "--state", &path("state"), "--run", &path("run")]);
+        std::fs::create_dir_all(&options.state).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (sender, events) = channel();
+        let mut node = BlankNode {
+            options,
+            tls: tls::TlsIdentity::generate("node").unwrap(),
+            endpoints: Vec::new,
+            status: watch::channel(Status::without_pair(Phase::Blank, WatchdogStatus::Absent)).0,
+            runtime: runtime.handle().clone(),
+            event_sender: EventSender(sender.clone()),
+            watchdog: None,
+            watchdog_status: WatchdogStatus::Absent,
+            stopping: false,
+        };
+        // A setup that does not end by itself, such as a setup that waits for the other node.
+        let (_release, wait) = channel::<()>();
+        sender.send(Event::Stop).unwrap();
+        let refused = node.carry_out(&events, move |_, _| wait.recv().map_err(|_| not_set_up())).unwrap_err();
+        assert_eq!(refused.code, RefusalCode::SetupFailed);
+        assert!(node.run(&events).is_none(), "no event is left that would end it");
+    }
 }

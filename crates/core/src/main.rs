@@ -116,6 +116,7 @@ impl Daemon {
             event_sender: self.event_sender.clone(),
             watchdog: device,
             watchdog_status: self.watchdog_status.clone(),
+            stopping: false,
         };
         let (identity, device) = blank.run(&self.events)?;
         self.watchdog = device.zip(info);

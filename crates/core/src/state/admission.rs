@@ -30,9 +30,8 @@ impl CoreState {
         self.handles.pairing.close_code();
         let name = peer.node.clone();
         let before = self.identity.peer.replace(peer);
-        if let Err(e) = self.identity.save(&self.handles.paths.state) {
+        if self.save_identity().is_err() {
             self.identity.peer = before;
-            self.report.error = Some(not_written(&e));
             return false;
         }
         self.handles.timeline.note(TimelineKind::Paired, format!("The node {name} has joined."));
@@ -100,7 +99,14 @@ impl CoreState {
     fn use_witness(&mut self, witness: Witness) -> Result<(), IdentityError> {
         self.identity.witness = Some(witness);
         self.handles.pairing.use_witness(&self.identity);
-        self.identity.save(&self.handles.paths.state)
+        self.save_identity()
+    }
+
+    /// Writes the identity, and shows in the status that it cannot be written as long as that is so.
+    fn save_identity(&mut self) -> Result<(), IdentityError> {
+        let saved = self.identity.save(&self.handles.paths.state);
+        self.report.identity_error = saved.as_ref().err().map(not_written);
+        saved
     }
 
     /// Takes over the witness that the document names if this node does not use it yet: the other node enrolled it.

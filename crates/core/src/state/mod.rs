@@ -251,6 +251,7 @@ impl CoreState {
             self.handles.peer.send(CoreMessage::DocumentChanged { generation: document.generation });
         }
         self.document.set(document, term);
+        self.report.document_error = None;
         self.remember_witness();
         self.volume_gc.scan_now();
     }
@@ -264,7 +265,8 @@ impl CoreState {
 
     /// Reports that neither slot of the document is readable.
     fn document_lost(&mut self, why: &str) {
-        self.report.error = Some(format!("The pair's document is damaged: {why} Restore it from the other node."));
+        let sentence = format!("The pair's document is damaged: {why} Restore it from the other node.");
+        self.report.document_error = Some(sentence);
         self.handles.timeline.note(TimelineKind::DocumentLost, why);
     }
 }

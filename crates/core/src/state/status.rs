@@ -78,7 +78,7 @@ impl CoreState {
     /// The reason for the right to run, or the error that makes this node faulty.
     fn node_state(&self) -> NodeState {
         use quorum::{Fence, RunState as S};
-        if let Some(what) = &self.report.error {
+        if let Some(what) = self.report.faulty() {
             return NodeState::Faulty { what: what.clone() };
         }
         let Some(run_state) = self.membership.snapshot.run_state else { return NodeState::Starting };

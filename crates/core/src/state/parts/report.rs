@@ -14,14 +14,23 @@ pub(in crate::state) struct Report {
     revision: u64,
     /// The alarms of the quorum machine that are in force.
     pub(in crate::state) alarms: BTreeSet<Alarm>,
-    /// The newest error that makes this node faulty, as text for people. It is not cleared before the daemon restarts.
+    /// The failure of the pool, as text for people. It is not cleared before the daemon restarts.
     pub(in crate::state) error: Option<String>,
+    /// The reason for which no copy of the document is readable; cleared when one is read.
+    pub(in crate::state) document_error: Option<String>,
+    /// The reason for which the identity of this node cannot be written; cleared when it is written.
+    pub(in crate::state) identity_error: Option<String>,
 }
 
 impl Report {
     /// `status` is the channel that the tasks of the control socket read.
     pub(in crate::state) fn new(status: watch::Sender<Status>) -> Self {
-        Self { status, revision: 0, alarms: BTreeSet::new(), error: None }
+        Self { status, revision: 0, alarms: BTreeSet::new(), error: None, document_error: None, identity_error: None }
+    }
+
+    /// The gravest error that makes this node faulty.
+    pub(in crate::state) fn faulty(&self) -> Option<&String> {
+        self.error.as_ref().or(self.document_error.as_ref()).or(self.identity_error.as_ref())
     }
 
     /// Shows a status if it differs from the one shown; its revision is set here.
