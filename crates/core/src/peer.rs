@@ -4,7 +4,14 @@ use crate::event::{Event, EventSender};
 use crate::peer_wire::{CoreMessage, PeerEvent};
 use dyad_link::session::{self, Outbox, Path, PeerLink, PeerLinkConfig};
 use dyad_types::NodeId;
-use tokio::sync::mpsc;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// Most bytes of the peer's messages that wait for the core's state thread: eight messages of the greatest length.
+const MAX_WAITING_BYTES: usize = 16 << 20;
+
+/// Bytes that a shorter message counts for, because an event has its own length.
+const MIN_MESSAGE_BYTES: usize = 1 << 10;
 
 enum PeerRequest {
     Connect(Box<PeerLinkConfig>),
@@ -72,10 +79,33 @@ impl PeerHandle {
     }
 }
 
+/// The messages of the peer that wait for the core's state thread, limited in bytes. The queue of events itself has no limit.
+struct WaitingMessages {
+    room: Arc<Semaphore>,
+}
+
+impl WaitingMessages {
+    fn new() -> Self {
+        Self { room: Arc::new(Semaphore::new(MAX_WAITING_BYTES)) }
+    }
+
+    /// Waits until the state thread has handled enough earlier messages for this event. Only messages need room.
+    async fn room_for(&self, event: Option<&session::Event>) -> OwnedSemaphorePermit {
+        let bytes = match event {
+            Some(session::Event::Message { payload, .. }) => payload.len().clamp(MIN_MESSAGE_BYTES, MAX_WAITING_BYTES),
+            _ => 0,
+        };
+        self.room.clone().acquire_many_owned(bytes as u32).await.expect("the semaphore is never closed")
+    }
+}
+
 async fn run(mut requests: mpsc::UnboundedReceiver<PeerRequest>, event_sender: EventSender) {
+    let waiting = WaitingMessages::new();
     let mut link: Option<PeerLink> = None;
     let mut paths = Vec::new();
     let mut up_session = None;
+    // The event that waits for room. Meanwhile the link is not read, which slows the peer down.
+    let mut held: Option<session::Event> = None;
     loop {
         tokio::select! {
             request = requests.recv() => match request {
@@ -86,34 +116,33 @@ async fn run(mut requests: mpsc::UnboundedReceiver<PeerRequest>, event_sender: E
                         link.set_paths(paths.clone());
                     }
                 }
-                Some(PeerRequest::Stop) => {
-                    if let Some(link) = link.take() {
-                        link.close().await;
-                    }
-                    if let Some(session) = up_session.take() {
-                        let reason = "this node ended it".into();
-                        event_sender.send(Event::Peer(PeerEvent::Down { session, reason, closed: false }));
-                    }
-                }
-                Some(PeerRequest::Connect(config)) => {
+                Some(request @ (PeerRequest::Stop | PeerRequest::Connect(_))) => {
                     // The old link, and with it its listening socket, must be gone before a new one listens.
                     if let Some(link) = link.take() {
                         link.close().await;
                     }
-                    link = open(*config, paths.clone(), &event_sender);
+                    held = None;
+                    if let Some(session) = up_session.take() {
+                        let reason = "this node ended it".into();
+                        event_sender.send(Event::Peer(PeerEvent::Down { session, reason, closed: false }));
+                    }
+                    if let PeerRequest::Connect(config) = request {
+                        link = open(*config, paths.clone(), &event_sender);
+                    }
                 }
             },
-            event = next(&mut link) => match event {
-                Some(event) => {
-                    let event = translate(event);
-                    match &event {
-                        PeerEvent::Up { session, .. } => up_session = Some(*session),
-                        PeerEvent::Down { session, .. } if up_session == Some(*session) => up_session = None,
-                        _ => {}
-                    }
-                    event_sender.send(Event::Peer(event));
-                }
+            event = next(&mut link), if held.is_none() => match event {
+                Some(event) => held = Some(event),
                 None => link = None,
+            },
+            room = waiting.room_for(held.as_ref()), if held.is_some() => if let Some(event) = held.take() {
+                let event = translate(event, room);
+                match &event {
+                    PeerEvent::Up { session, .. } => up_session = Some(*session),
+                    PeerEvent::Down { session, .. } if up_session == Some(*session) => up_session = None,
+                    _ => {}
+                }
+                event_sender.send(Event::Peer(event));
             },
         }
     }
@@ -142,7 +171,7 @@ fn listeners() -> std::io::Result<Vec<tokio::net::TcpListener>> {
     Ok(vec![dyad_link::net::listen(any.into())?])
 }
 
-fn translate(event: session::Event) -> PeerEvent {
+fn translate(event: session::Event, room: OwnedSemaphorePermit) -> PeerEvent {
     match event {
         session::Event::Up { session, path, outbox, .. } => PeerEvent::Up { session, path, outbox },
         session::Event::Down { session, reason } => {
@@ -150,11 +179,40 @@ fn translate(event: session::Event) -> PeerEvent {
         }
         session::Event::HandshakeFailed { path, reason } => PeerEvent::Refused { path, reason: reason.to_string() },
         session::Event::Message { session, payload } => match postcard::from_bytes(&payload) {
-            Ok(message) => PeerEvent::Message { session, message },
+            Ok(message) => PeerEvent::Message { session, message, room },
             Err(_) => {
                 let reason = "the peer said something that is not understood".into();
                 PeerEvent::Down { session, reason, closed: false }
             }
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dyad_types::Session;
+    use std::time::Duration;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_peer_is_not_read_while_16_mib_of_its_messages_wait() {
+        let waiting = WaitingMessages::new();
+        let message = |bytes: usize| session::Event::Message { session: Session(1), payload: vec![0; bytes].into() };
+        let longest = message(2 << 20);
+        let mut rooms = Vec::new();
+        for _ in 0..8 {
+            rooms.push(waiting.room_for(Some(&longest)).await);
+        }
+        let hour = Duration::from_secs(3600);
+        let short = message(1);
+        assert!(tokio::time::timeout(hour, waiting.room_for(Some(&short))).await.is_err(), "also a short one waits");
+        drop(waiting.room_for(None).await);
+        rooms.pop();
+        rooms.push(waiting.room_for(Some(&longest)).await);
+        rooms.clear();
+        for _ in 0..MAX_WAITING_BYTES / MIN_MESSAGE_BYTES {
+            rooms.push(waiting.room_for(Some(&short)).await);
+        }
+        assert!(tokio::time::timeout(hour, waiting.room_for(Some(&short))).await.is_err());
     }
 }

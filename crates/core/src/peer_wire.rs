@@ -6,6 +6,7 @@ use dyad_mirror::PeerMessage;
 use dyad_types::{Session, number};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use tokio::sync::OwnedSemaphorePermit;
 
 number! {
     /// Number of a [`CoreMessage::Change`], chosen by the node that sends it; the answer carries it.
@@ -68,7 +69,12 @@ pub enum PeerEvent {
         closed: bool,
     },
     /// A message arrived.
-    Message { session: Session, message: CoreMessage },
+    Message {
+        session: Session,
+        message: CoreMessage,
+        /// Its room in the core's queue of events. While too much waits there, the peer is not read.
+        room: OwnedSemaphorePermit,
+    },
     /// No session could be made: this node or the peer refused it, or the local port could not be opened.
     Refused {
         /// Interface of the link; `local` if no link is concerned.

@@ -103,7 +103,7 @@ impl CoreState {
     }
 
     /// Writes the identity, and shows in the status that it cannot be written as long as that is so.
-    fn save_identity(&mut self) -> Result<(), IdentityError> {
+    pub(super) fn save_identity(&mut self) -> Result<(), IdentityError> {
         let saved = self.identity.save(&self.handles.paths.state);
         self.report.identity_error = saved.as_ref().err().map(not_written);
         saved

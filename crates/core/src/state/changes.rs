@@ -21,7 +21,7 @@ impl CoreState {
             if self.handles.documents.send(request).is_err() {
                 self.refuse_change(ticket, Refusal::stopping());
             }
-        } else if self.replication.connected {
+        } else if self.replication.connected() {
             self.changes.mark_forwarded(ticket);
             let change = serde_json::to_string(&change).unwrap_or_default();
             self.handles.peer.send(CoreMessage::Change { id: ChangeId(ticket.0), change });

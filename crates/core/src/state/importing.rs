@@ -107,7 +107,7 @@ impl CoreState {
     /// Drops one aborted import: the document names a volume for it, and no import into it runs here. It began in an
     /// earlier run of this daemon, or on a node that was lost.
     pub(super) fn settle_imports(&mut self) {
-        let due = self.imports.drop_is_due() && (self.leads() || self.replication.connected);
+        let due = self.imports.drop_is_due() && (self.leads() || self.replication.connected());
         let Some(document) = self.authoritative_document().filter(|_| due) else { return };
         let left = document.volumes.iter().find_map(|(name, volume)| {
             let ended = volume.primary == self.me && !self.imports.runs(name);

@@ -10,17 +10,23 @@ impl CoreState {
     pub(super) fn handle_peer_event(&mut self, from: PeerEvent) {
         match from {
             PeerEvent::Up { session, path, outbox } => {
-                self.replication.connected = true;
+                self.replication.session = Some(session);
                 self.handles.peer.use_session(outbox);
                 self.handles.timeline.note(TimelineKind::SessionUp, format!("Data session with the peer over {path}."));
                 self.feed_mirror(dyad_mirror::Event::PeerUp { session });
                 self.reload_document();
             }
+            PeerEvent::Down { session, .. } | PeerEvent::Message { session, .. }
+                if self.replication.session != Some(session) =>
+            {
+                // The end of this session was reported before, as after a message that was not understood. It must not end
+                // a newer session, and what it still brings does not count.
+            }
             PeerEvent::Down { session, reason, closed } => {
                 if closed {
                     self.handles.quorum_thread.tell(quorum::Event::PeerClosed);
                 }
-                self.replication.connected = false;
+                self.replication.session = None;
                 // A session that ended because a message was not understood is still open on this side.
                 self.handles.peer.disconnect();
                 self.handles
@@ -39,7 +45,8 @@ impl CoreState {
                     self.handles.timeline.note(TimelineKind::SessionRefused, text);
                 }
             }
-            PeerEvent::Message { session, message } => match message {
+            // The room in the queue is free when the message is handled.
+            PeerEvent::Message { session, message, room: _room } => match message {
                 CoreMessage::Mirror(message) => self.feed_mirror(dyad_mirror::Event::Peer { session, message }),
                 CoreMessage::DocumentChanged { .. } => self.reload_document(),
                 CoreMessage::Change { id, change } => self.peer_asks_change(id, &change),

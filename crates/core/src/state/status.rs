@@ -83,7 +83,7 @@ impl CoreState {
         }
         let Some(run_state) = self.membership.snapshot.run_state else { return NodeState::Starting };
         match run_state {
-            S::NotSetUp | S::UnadmittedStore => NodeState::PeerIsNewer { syncing: self.replication.connected },
+            S::NotSetUp | S::UnadmittedStore => NodeState::PeerIsNewer { syncing: self.replication.connected() },
             S::RegisterFailed => NodeState::Amnesia,
             S::Leaving => NodeState::Faulty { what: "This node is shutting down.".into() },
             S::InSync { .. } => NodeState::Running,
@@ -100,7 +100,7 @@ impl CoreState {
                         .into(),
             },
             S::OutOfSync { holder_alive, .. } => {
-                NodeState::PeerIsNewer { syncing: holder_alive && self.replication.connected }
+                NodeState::PeerIsNewer { syncing: holder_alive && self.replication.connected() }
             }
         }
     }
@@ -129,7 +129,7 @@ impl CoreState {
             (true, false, _) => MirrorState::Solo,
         };
         MirrorStatus {
-            connected: self.replication.connected,
+            connected: self.replication.connected(),
             state,
             dirty_bytes: self.replication.mirror.dirty_extents() * EXTENT_BYTES,
             resync_bytes: self.replication.progress.copied,

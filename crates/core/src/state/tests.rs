@@ -1,9 +1,10 @@
 //! Tests of [`CoreState`] alone: a fake store, and no disks, peer or quorum machine.
 
 use super::*;
-use crate::event::{ChangeTicket, ImportTarget, StoreDone};
+use crate::event::{ChangeTicket, DocumentRead, ImportTarget, StoreDone};
 use crate::options::Options;
 use crate::pairing::Pairing;
+use crate::peer_wire::PeerEvent;
 use crate::quorum_handle::{self, QuorumInput};
 use crate::quorum_update::{QuorumSnapshot, QuorumUpdate};
 use crate::store::FakeStore;
@@ -15,7 +16,7 @@ use dyad_desired::{Change, Firmware, Intent, NodeRecord, VmConfig};
 use dyad_link::beacon::{self, Beacon};
 use dyad_link::{PairId, PairKey, tls};
 use dyad_mirror::{Inventory, StoreCommand, StoreOutput, Tuning, VolumeChange, VolumeInfo};
-use dyad_types::{NodeId, Stamp, VolumeId};
+use dyad_types::{NodeId, Session, Stamp, VolumeId};
 use std::sync::mpsc::channel;
 use std::time::Instant;
 use tokio::sync::oneshot;
@@ -576,4 +577,38 @@ fn a_failed_pool_is_opened_again_if_no_other_node_takes_over() {
     let mut healthy = CoreFixture::new(&[]);
     healthy.state.apply(Event::HandOverTimedOut);
     assert!(!healthy.state.lifecycle.is_stopping());
+}
+
+/// The end of a session can be reported twice: when a message was not understood, and when the connection is closed.
+#[test]
+fn the_end_of_an_old_session_does_not_end_a_newer_one() {
+    let mut fixture = CoreFixture::new(&[]);
+    let down = |session| {
+        let reason = "the peer closed it".into();
+        Event::Peer(PeerEvent::Down { session: Session(session), reason, closed: true })
+    };
+    fixture.state.replication.session = Some(Session(2));
+    fixture.state.apply(down(1));
+    assert!(fixture.state.replication.connected());
+    let closed = |input: &QuorumInput| matches!(input, QuorumInput::Quorum(dyad_quorum::Event::PeerClosed));
+    assert!(!fixture.quorum_inputs().iter().any(closed));
+    fixture.state.apply(down(2));
+    assert!(!fixture.state.replication.connected());
+    assert!(fixture.quorum_inputs().iter().any(closed));
+}
+
+#[test]
+fn an_error_that_is_over_no_longer_makes_the_node_faulty() {
+    let mut fixture = CoreFixture::new(&[]);
+    fixture.state.apply(Event::DocumentLost { why: "Both copies are damaged.".into() });
+    assert!(fixture.state.report.faulty().is_some_and(|what| what.contains("Both copies")));
+    fixture.state.apply(Event::DocumentRead(DocumentRead { document: document(&[]), term: MembershipTerm(0) }));
+    assert_eq!(fixture.state.report.faulty(), None);
+    let folder = fixture.state.handles.paths.state.clone();
+    std::fs::remove_dir_all(&folder).unwrap();
+    assert!(fixture.state.save_identity().is_err());
+    assert!(fixture.state.report.faulty().is_some_and(|what| what.contains("identity")));
+    std::fs::create_dir_all(&folder).unwrap();
+    fixture.state.save_identity().unwrap();
+    assert_eq!(fixture.state.report.faulty(), None);
 }

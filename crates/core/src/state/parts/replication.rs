@@ -5,7 +5,7 @@
 
 use crate::volume_request::VolumeReplyTo;
 use dyad_mirror::{Event, Mirror, Progress, RequestId};
-use dyad_types::{ExtentIndex, VolumeId};
+use dyad_types::{ExtentIndex, Session, VolumeId};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 /// Most unreadable extents, and most lost extents, that get an entry in the timeline.
@@ -29,8 +29,8 @@ pub(in crate::state) struct Replication {
     queued_events: VecDeque<Event>,
     /// The mirror handles an event, or its actions are carried out.
     feeding: bool,
-    /// A session with the peer is connected.
-    pub(in crate::state) connected: bool,
+    /// The session with the peer; `None` = none is connected. Events of any other session are ignored.
+    pub(in crate::state) session: Option<Session>,
     /// Reason of the last refused session, to which the next one is compared.
     last_refusal: Option<String>,
     /// The resync that runs or ran last.
@@ -54,7 +54,7 @@ impl Replication {
             last_request: RequestId::default(),
             queued_events: VecDeque::new(),
             feeding: false,
-            connected: false,
+            session: None,
             last_refusal: None,
             progress: Progress::default(),
             dirty_bytes: 0,
@@ -62,6 +62,11 @@ impl Replication {
             unreadable: BTreeSet::new(),
             lost_notes: 0,
         }
+    }
+
+    /// Whether a session with the peer is connected.
+    pub(in crate::state) fn connected(&self) -> bool {
+        self.session.is_some()
     }
 
     /// Records the receiver of the result of a new request, and returns the request's id.
