@@ -11,6 +11,7 @@ fn recognised_from_status(code: AlarmCode) -> bool {
         AlarmCode::PeerSilent | AlarmCode::PathDown | AlarmCode::WitnessLost | AlarmCode::TieAtNode => true,
         AlarmCode::Conflict
         | AlarmCode::RegisterFailed
+        | AlarmCode::StorageStuck
         | AlarmCode::PeerUnadmitted
         | AlarmCode::ClockDrift
         | AlarmCode::PeerUnfenced

@@ -21,6 +21,8 @@ wire_codes! {
     Conflict = "conflict",
     /// The register of this node cannot be written, or a write of it hangs.
     RegisterFailed = "register-failed",
+    /// The pool of this node has left a command unanswered for 3 s.
+    StorageStuck = "storage-stuck",
     /// The peer answers from a store that the configuration does not name.
     PeerUnadmitted = "peer-unadmitted",
     /// The clocks of the nodes drift apart by more than ρ = 1 %: no lease is granted.
@@ -47,6 +49,7 @@ impl From<dyad_quorum::Alarm> for AlarmCode {
         match alarm {
             A::Conflict => Self::Conflict,
             A::RegisterFailed => Self::RegisterFailed,
+            A::StorageStuck => Self::StorageStuck,
             A::PeerUnadmitted => Self::PeerUnadmitted,
             A::ClockDrift => Self::ClockDrift,
             A::PeerUnfenced => Self::PeerUnfenced,

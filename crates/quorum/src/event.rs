@@ -66,6 +66,11 @@ pub enum Event {
     Healthy,
     /// A disk, QEMU or the uplink of this node does not work. The daemon reports a failed pool only.
     Faulty,
+    /// The pool of this node has left a command unanswered for longer than T_io, 3 s.
+    StorageStuck,
+    /// The pool of this node has answered every command that was unanswered at [`Event::StorageStuck`]. This is the state
+    /// at start.
+    StorageAnswers,
     /// The test of this node's hardware watchdog has ended; `true` if it is proven.
     WatchdogProven(bool),
     /// The peer joins with the store of this incarnation: it was paired, or an operator confirmed a wiped node.
@@ -178,6 +183,8 @@ pub enum Alarm {
     ClockDrift,
     /// The register of this node cannot be written, or its write has hung for [`crate::Timing::write_timeout`].
     RegisterFailed,
+    /// The pool of this node does not answer its commands ([`Event::StorageStuck`]).
+    StorageStuck,
     /// The peer's watchdog is not proven: its VMs start here only with a [`Proof`].
     PeerUnfenced,
     /// Two different chosen configurations have the same rank. This must never happen.
@@ -195,6 +202,8 @@ pub enum Reason {
     PeerStuck,
     /// The peer reports that its register failed or hangs.
     PeerRegister,
+    /// The peer reports that its pool does not answer ([`Event::StorageStuck`]).
+    PeerStorage,
     /// The configuration does not admit the peer's store.
     PeerUnadmitted,
     /// This node leaves.

@@ -1,6 +1,6 @@
 //! Messages: requests to an acceptor and its replies, and the datagrams between the nodes. Bytes: `docs/quorum.md`.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::types::{Acceptor, Ballot, BootTime, Config, WitnessId};
 use dyad_types::{NodeId, number};
@@ -173,6 +173,16 @@ pub struct Heartbeat {
     pub health: Health,
     /// The highest [`crate::AcceptorRecord::witness_changes`] of the witness known to the sender.
     pub witness_changes: u64,
+    /// The pool of the sender answers its commands: the newest of [`crate::Event::StorageAnswers`] and
+    /// [`crate::Event::StorageStuck`]. It is the last field of the datagram, because a node of an older version does not
+    /// send it and ignores the byte: a missing value counts as `true`.
+    #[serde(deserialize_with = "true_if_missing")]
+    pub storage_answers: bool,
+}
+
+/// Reads the last field of a message, which an older version does not send.
+fn true_if_missing<'de, D: Deserializer<'de>>(input: D) -> Result<bool, D::Error> {
+    Ok(bool::deserialize(input).unwrap_or(true))
 }
 
 /// The state of a node as it reports it to its peer.

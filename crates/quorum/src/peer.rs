@@ -82,7 +82,7 @@ impl DriftCheck {
 /// The peer as this node knows it.
 ///
 /// Invariant: `alive_since` and `lost_at` are not both set after [`PeerState::judge`] found the peer alive.
-/// `incarnation`, `base` and `health` come from confirmed heartbeats of `current_run` only.
+/// `incarnation`, `base`, `health` and `storage_stuck_since` come from confirmed heartbeats of `current_run` only.
 #[derive(Clone, Debug)]
 pub(crate) struct PeerState {
     paths: Vec<Path>,
@@ -95,6 +95,9 @@ pub(crate) struct PeerState {
     incarnation: u64,
     base: Option<Config>,
     health: Option<Health>,
+    /// Arrival of the first of the newest heartbeats that all report that the peer's pool does not answer; `None` = the
+    /// newest heartbeat reports that it answers.
+    storage_stuck_since: Option<BootTime>,
     /// Start of the time in which the peer was heard without a break. Restarted when the mirror of a solo node reports
     /// the peer as stuck.
     pub(crate) alive_since: Option<BootTime>,
@@ -131,6 +134,7 @@ impl PeerState {
             incarnation: 0,
             base: None,
             health: None,
+            storage_stuck_since: None,
             alive_since: None,
             lost_at: None,
             proof: None,
@@ -223,6 +227,8 @@ impl PeerState {
             self.incarnation = datagram.incarnation;
             self.base = Some(beat.base.clone());
             self.health = Some(beat.health);
+            let since = self.storage_stuck_since.unwrap_or(now);
+            self.storage_stuck_since = (!beat.storage_answers).then_some(since);
             self.drift.compare(now, PeerTime(beat.sent), timing);
         }
         heard
@@ -233,6 +239,7 @@ impl PeerState {
         self.newest_number = 0;
         self.base = None;
         self.health = None;
+        self.storage_stuck_since = None;
         self.drift = DriftCheck::default();
         for path in &mut self.paths {
             path.heard_at = None;
@@ -293,6 +300,11 @@ impl PeerState {
 
     pub(crate) fn health(&self) -> Option<Health> {
         self.health
+    }
+
+    /// Arrival of the first of the newest heartbeats that all report that the peer's pool does not answer.
+    pub(crate) fn storage_stuck_since(&self) -> Option<BootTime> {
+        self.storage_stuck_since
     }
 
     /// Whether the clocks of the nodes drift apart by more than ρ.

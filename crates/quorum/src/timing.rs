@@ -37,6 +37,10 @@ pub struct Timing {
     pub vote_timeout: Nanos,
     /// Delay with which the node that is not the lead asks for the removal of its peer, so that a cut is decided once.
     pub non_lead_delay: Nanos,
+    /// Delay with which a node asks for the removal of a peer that does not answer its mirror, on top of the delays above.
+    /// A peer whose own pool does not answer reports that meanwhile: the removal then names the pool, and if the pool of
+    /// this node does not answer either, this node does not ask at all.
+    pub stuck_delay: Nanos,
     /// Delay with which a faulty node asks for the removal of its peer; it replaces `non_lead_delay`.
     pub faulty_delay: Nanos,
     /// Time after a start for which a node without VMs waits for its peer before it asks for the peer's removal.
@@ -83,6 +87,7 @@ impl Timing {
             retry_interval: 250 * MS,
             vote_timeout: SEC,
             non_lead_delay: 300 * MS,
+            stuck_delay: 500 * MS,
             faulty_delay: 2 * SEC,
             cold_start_delay: 0,
             witness_poll_interval: 5 * SEC,

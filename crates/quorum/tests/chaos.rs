@@ -6,7 +6,7 @@
 mod pair;
 
 use dyad_quorum::mutants::{Mutant, Mutants};
-use dyad_quorum::{MS, Nanos, SEC, Timing};
+use dyad_quorum::{Event, MS, Nanos, SEC, Timing};
 use dyad_testkit::Prng;
 use dyad_types::NodeId;
 use pair::Pair;
@@ -39,6 +39,10 @@ enum Fault {
     WitnessLoss(u64),
     /// Lost datagrams between the nodes, of a thousand.
     Loss(u64),
+    /// The pool of this node does not answer (`true`) or answers again.
+    StorageStuck(NodeId, bool),
+    /// The mirror of this node reports that its peer is stuck.
+    PeerStuck(NodeId),
 }
 
 fn apply_fault(pair: &mut Pair, fault: Fault) {
@@ -65,6 +69,14 @@ fn apply_fault(pair: &mut Pair, fault: Fault) {
                 link.loss = parts;
             }
         }
+        Fault::StorageStuck(node, stuck) => {
+            pair.send_event(node, if stuck { Event::StorageStuck } else { Event::StorageAnswers });
+        }
+        Fault::PeerStuck(node) => {
+            // A mirror that calls the target of a resync stuck ends the session and begins again.
+            pair.nodes[node.index()].resyncing = false;
+            pair.send_event(node, Event::PeerStuck);
+        }
     }
 }
 
@@ -77,6 +89,7 @@ fn end_all_faults(pair: &mut Pair) {
     for node in [NodeId::A, NodeId::B] {
         apply_fault(pair, Fault::WitnessReachable(node, true));
         apply_fault(pair, Fault::ContinueCore(node));
+        apply_fault(pair, Fault::StorageStuck(node, false));
         pair.power_on(node);
     }
 }
@@ -95,7 +108,7 @@ fn short_timing() -> Timing {
 
 fn random_fault(prng: &mut Prng) -> Fault {
     let node = if prng.chance(500) { NodeId::A } else { NodeId::B };
-    match prng.below(16) {
+    match prng.below(19) {
         0 => Fault::PowerOff(node),
         1..=3 => Fault::PowerOn(node),
         4 => Fault::RestartCore(node),
@@ -109,7 +122,9 @@ fn random_fault(prng: &mut Prng) -> Fault {
         12 => Fault::WitnessUp(prng.chance(500)),
         13 => Fault::WitnessRoundTrip([10, 50, 500, 1500][prng.below(4) as usize]),
         14 => Fault::WitnessLoss([0, 0, 300, 800][prng.below(4) as usize]),
-        _ => Fault::Loss([0, 0, 100, 400][prng.below(4) as usize]),
+        15 => Fault::Loss([0, 0, 100, 400][prng.below(4) as usize]),
+        16 | 17 => Fault::StorageStuck(node, prng.chance(500)),
+        _ => Fault::PeerStuck(node),
     }
 }
 
@@ -195,6 +210,8 @@ fn any_fault() -> impl Strategy<Value = Fault> {
         (10..2000_u64).prop_map(Fault::WitnessRoundTrip),
         (0..900_u64).prop_map(Fault::WitnessLoss),
         (0..500_u64).prop_map(Fault::Loss),
+        (any_node(), any::<bool>()).prop_map(|(node, stuck)| Fault::StorageStuck(node, stuck)),
+        any_node().prop_map(Fault::PeerStuck),
     ]
 }
 

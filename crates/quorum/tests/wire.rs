@@ -74,6 +74,7 @@ fn bodies(volume: VolumeId) -> Vec<DatagramBody> {
         heard: Some(echo),
         health,
         witness_changes: u64::MAX,
+        storage_answers: true,
     };
     let learn = Learn { pair: u128::MAX, sender: NodeId::B, base: largest_config(volume), witness_changes: u64::MAX };
     vec![
@@ -147,6 +148,7 @@ fn the_bytes_of_each_message_stay_the_same() {
         heard: Some(echo),
         health,
         witness_changes: 6,
+        storage_answers: false,
     };
     let bodies = [
         DatagramBody::Heartbeat(heartbeat),
@@ -163,7 +165,7 @@ fn the_bytes_of_each_message_stay_the_same() {
         DatagramBody::RelayReply(WitnessRequestId(17), reply(ReplyBody::Refused(VoteRefusal::Conflict))),
     ];
     let expected = [
-        "010007080b000102030202000b0c0d0e010f01100107080901000100ac0206",
+        "010007080b000102030202000b0c0d0e010f01100107080901000100ac020600",
         "010007080b01070809",
         "010007080b0201000b030202000b0c0d0e010f01100501010501040202000b0c0d0e010f0110040202000b0c0d0e010f0110\
          06",
@@ -183,6 +185,18 @@ fn the_bytes_of_each_message_stay_the_same() {
         let bytes = postcard::to_allocvec(&sent).expect("encodes");
         assert_eq!(hex(&bytes), expected, "{sent:?}");
     }
+}
+
+/// An older version sends heartbeats without the last byte: its pool is taken to answer.
+#[test]
+fn a_heartbeat_of_an_older_version_is_read() {
+    let bytes = "010007080b000102030202000b0c0d0e010f01100107080901000100ac0206";
+    let bytes: Vec<u8> =
+        (0..bytes.len()).step_by(2).map(|at| u8::from_str_radix(&bytes[at..at + 2], 16).unwrap()).collect();
+    let datagram = postcard::from_bytes::<Datagram>(&bytes).expect("decodes");
+    let DatagramBody::Heartbeat(heartbeat) = datagram.body else { panic!("a heartbeat") };
+    assert!(heartbeat.storage_answers);
+    assert_eq!(heartbeat.witness_changes, 6);
 }
 
 proptest! {

@@ -21,6 +21,9 @@ pub(super) fn alarm_text(alarm: Alarm, paths: &[String]) -> String {
         }
         Alarm::ClockDrift => "The clocks of the nodes drift apart: no lease is granted until one is repaired.".into(),
         Alarm::RegisterFailed => "The register of this node cannot be written: restart the node; if the alarm returns, replace its disk.".into(),
+        Alarm::StorageStuck => {
+            "A pool disk of this node does not answer: look at its cable and controller; if the alarm stays, replace the pool disk.".into()
+        }
         Alarm::PeerUnfenced => {
             "The other node's watchdog is not proven: prove it there (dyad watchdog prove). Until then its VMs start here only on proof that it has ended.".into()
         }
@@ -89,7 +92,8 @@ fn reason_text(reason: Reason) -> &'static str {
     match reason {
         Reason::Unfinished => "an earlier decision is not known to be complete",
         Reason::PeerSilent => "the peer is silent",
-        Reason::PeerStuck => "the peer does not acknowledge writes",
+        Reason::PeerStuck => "requests wait for the peer for too long",
+        Reason::PeerStorage => "a pool disk of the peer does not answer",
         Reason::PeerRegister => "the register of the peer failed",
         Reason::PeerUnadmitted => "the peer has a store that was never admitted",
         Reason::Leaving => "this node leaves",

@@ -32,6 +32,8 @@ pub(super) struct Vms {
 pub(super) struct OwnState {
     /// Disks, QEMU and uplink work.
     pub healthy: bool,
+    /// The pool answers its commands.
+    pub storage_answers: bool,
     /// The hardware watchdog is proven.
     pub watchdog_proven: bool,
     /// A planned leave is under way.

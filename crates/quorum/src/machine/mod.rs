@@ -91,7 +91,12 @@ impl Quorum {
             },
             witness: WitnessState::at_start(now, &record),
             vms: Vms { state: VmState::None, maybe_frozen: false },
-            own: OwnState { healthy: true, watchdog_proven: setup.watchdog_proven, leaving: false },
+            own: OwnState {
+                healthy: true,
+                storage_answers: true,
+                watchdog_proven: setup.watchdog_proven,
+                leaving: false,
+            },
             requests: Requests::default(),
             announced: Announced::nothing(),
             // Counted from the start time, so that no id of an earlier daemon of this boot is used again.
@@ -178,6 +183,8 @@ impl Quorum {
             Event::Proof(proof) => self.peer.proof = Some((proof, self.now)),
             Event::Healthy => self.own.healthy = true,
             Event::Faulty => self.own.healthy = false,
+            Event::StorageStuck => self.own.storage_answers = false,
+            Event::StorageAnswers => self.own.storage_answers = true,
             Event::WatchdogProven(proven) => self.own.watchdog_proven = proven,
             Event::Admit { incarnation } => self.requests.admit = Some(incarnation),
             Event::Enrol { witness, incarnation } => self.requests.enrol = Some((witness, incarnation)),

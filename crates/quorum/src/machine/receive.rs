@@ -198,6 +198,7 @@ impl Quorum {
                     heard: self.peer.echo(path),
                     health: self.health(),
                     witness_changes: self.witness.witness_changes,
+                    storage_answers: self.own.storage_answers,
                 };
                 let datagram = self.datagram(DatagramBody::Heartbeat(beat));
                 out.push(Action::Send { path: Some(path as u8), datagram });

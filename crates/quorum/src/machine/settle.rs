@@ -176,6 +176,7 @@ impl Quorum {
         }
         raise(Alarm::ClockDrift, self.peer.drifts());
         raise(Alarm::RegisterFailed, self.register_failed());
+        raise(Alarm::StorageStuck, !self.own.storage_answers);
         raise(Alarm::PeerUnfenced, has_peer && !self.peer.watchdog_proven);
         raise(Alarm::Conflict, self.register.conflict());
         alarms

@@ -74,7 +74,8 @@ impl Quorum {
 
     /// A planned leave: the peer goes on alone. Wanted only when no VM is left here.
     fn leave(&self) -> Option<WantedChange> {
-        let peer_can_take_over = self.peer.health().is_some_and(|health| health.register_writable && !health.leaving);
+        let peer_can_take_over = self.peer.health().is_some_and(|health| health.register_writable && !health.leaving)
+            && self.peer.storage_stuck_since().is_none();
         if !self.own.leaving || !self.peer_may_vote() || !peer_can_take_over || self.vms.state != VmState::None {
             return None;
         }
@@ -84,7 +85,7 @@ impl Quorum {
     /// Delay before this node asks for the removal of its peer, so that the two nodes do not ask at the same time.
     fn removal_delay(&self) -> Nanos {
         let timing = &self.setup.timing;
-        if !self.own.healthy {
+        if !self.own.healthy || !self.own.storage_answers {
             timing.faulty_delay
         } else if self.register.base().lead == self.setup.me || self.peer.is_dead() {
             0
@@ -108,20 +109,29 @@ impl Quorum {
         if !self.is_peer_store(self.peer.incarnation()) {
             return Some((since + delay, Reason::PeerUnadmitted, Acceptor::W));
         }
+        // A node whose own pool does not answer could serve nothing alone, and may see the peer as stuck only because its
+        // own pool is: it leaves both judgements to the peer.
+        let storage_stuck = self.peer.storage_stuck_since().filter(|_| self.own.storage_answers);
+        if let Some(first) = storage_stuck {
+            return Some((first + delay, Reason::PeerStorage, Acceptor::W));
+        }
         if self.peer.health().is_some_and(|health| !health.register_writable) {
             return Some((since + delay, Reason::PeerRegister, Acceptor::W));
         }
-        self.replica.stuck.map(|(first, _)| (first + delay, Reason::PeerStuck, peer))
+        let stuck = self.replica.stuck.filter(|_| self.own.storage_answers);
+        stuck.map(|(first, _)| (first + delay + self.setup.timing.stuck_delay, Reason::PeerStuck, peer))
     }
 
-    /// The peer is silent, stuck, or cannot vote: this node goes on alone.
+    /// The peer is silent, stuck, has a pool that does not answer, or cannot vote: this node goes on alone.
     fn remove(&self) -> Option<WantedChange> {
         let (from, why, target) = self.removal_due()?;
         if self.now < from {
             return None;
         }
         let want = self.solo_config(self.setup.me);
-        let other_allowed = why == Reason::PeerStuck;
+        // A peer whose register is on the disk that does not answer could not vote: then only the witness is asked.
+        let peer_votes = self.peer.health().is_some_and(|health| health.register_writable);
+        let other_allowed = why == Reason::PeerStuck || why == Reason::PeerStorage && peer_votes;
         Some(WantedChange { want, why, target, other_allowed })
     }
 
@@ -147,6 +157,7 @@ impl Quorum {
         let health = self.peer.health()?;
         let ready = self.replica.progress == ReplicaProgress::InAckSet
             && health.register_writable
+            && self.peer.storage_stuck_since().is_none()
             && !health.leaving
             && !self.own.leaving
             && incarnation != 0;
@@ -200,8 +211,13 @@ impl Quorum {
         let health = self.peer.health()?;
         let lost_here = self.witness.lost_for(self.now).is_some_and(|lost| lost >= after);
         let lost_there = u64::from(health.witness_lost_ms) >= after / crate::timing::MS;
-        let both_healthy =
-            self.own.healthy && health.healthy && health.register_writable && !health.leaving && !self.own.leaving;
+        let storage_answers = self.own.storage_answers && self.peer.storage_stuck_since().is_none();
+        let both_healthy = self.own.healthy
+            && health.healthy
+            && health.register_writable
+            && storage_answers
+            && !health.leaving
+            && !self.own.leaving;
         let wanted = base.tie == Acceptor::W && base.lead == self.setup.me;
         if !(wanted && lost_here && lost_there && both_healthy && self.peer_may_vote()) {
             return None;
