@@ -54,7 +54,7 @@ wire_codes! {
     SessionRefused = "session-refused",
     /// A watchdog test began or ended, or the watchdog's period is not the one for fencing.
     Watchdog = "watchdog",
-    /// The peer does not acknowledge writes.
+    /// Requests of guests, or changes, have waited for the peer for T_io.
     PeerStuck = "peer-stuck",
     /// The peer's replica is complete again.
     PeerClean = "peer-clean",

@@ -1,5 +1,6 @@
 //! Changes of the volume table: executed on both nodes, one at a time, before they are answered.
 
+use crate::clocks::PeerWait;
 use crate::event::{Action, StoreCommand};
 use crate::machine::{Mirror, Phase};
 use crate::message::Body;
@@ -22,6 +23,7 @@ struct Pending {
     running: bool,
     local: Option<bool>,
     peer: Option<bool>,
+    peer_wait: PeerWait,
 }
 
 /// The queue of changes; only its front runs.
@@ -29,6 +31,20 @@ struct Pending {
 pub(crate) struct Changes {
     next: VolumeChangeId,
     queue: VecDeque<Pending>,
+}
+
+impl Changes {
+    /// The clocks of all changes.
+    pub fn waits(&mut self) -> impl Iterator<Item = &mut PeerWait> {
+        self.queue.iter_mut().map(|pending| &mut pending.peer_wait)
+    }
+
+    /// `Some(true)`: the change at the front waits for the peer's reply. `Some(false)`: it waits for its turn. `None`: it
+    /// waits for the local store, or there is none.
+    pub fn waits_for_peer(&self) -> Option<bool> {
+        let front = self.queue.front()?;
+        if front.running { (front.peer == Some(false)).then_some(true) } else { Some(false) }
+    }
 }
 
 impl Mirror {
@@ -49,7 +65,15 @@ impl Mirror {
 
     fn push_change(&mut self, req: Option<RequestId>, change: VolumeChange) {
         let id = self.changes.next.advance();
-        self.changes.queue.push_back(Pending { id, req, change, running: false, local: None, peer: None });
+        self.changes.queue.push_back(Pending {
+            id,
+            req,
+            change,
+            running: false,
+            local: None,
+            peer: None,
+            peer_wait: PeerWait::default(),
+        });
     }
 
     /// The session ended, so it is unknown whether the peer executed the running change: the change runs again later.

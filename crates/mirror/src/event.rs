@@ -62,8 +62,13 @@ pub enum Action {
     Complete { req: RequestId, result: Result<GuestReply, GuestError> },
     /// Close the current session for this reason and connect again.
     Disconnect(Reason),
-    /// The in-sync peer has not acknowledged a request for [`Tuning::stuck`]. For `quorum`.
+    /// The in-sync peer has not acknowledged a request for [`Tuning::stuck`], or a guest request or change has waited for
+    /// the peer for that long, also without a session. Repeated at this interval while it holds. For `quorum`.
     PeerStuck,
+    /// This node's store has left a command unanswered for [`Tuning::stuck`]. For `quorum`.
+    StorageStuck,
+    /// This node's store has answered every command that was unanswered at [`Action::StorageStuck`]. For `quorum`.
+    StorageAnswers,
     /// Resync is complete and durable, and from now on each write waits for the peer, so the peer may be made a
     /// member. For `quorum`.
     PeerClean,
@@ -227,7 +232,8 @@ pub enum StoreError {
 /// Settings of a mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
-    /// Age in nanoseconds at which an unanswered request makes the peer count as stuck.
+    /// Age in nanoseconds at which an unanswered request makes the peer count as stuck, and an unanswered command the local
+    /// store. The time that passes between two ticks counts with at most a tenth of it.
     pub stuck: u64,
     /// Interval in nanoseconds of background confirmations while there are unconfirmed writes.
     pub confirm: u64,

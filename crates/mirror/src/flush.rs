@@ -45,6 +45,13 @@ pub(crate) struct Flushes {
     last: BootTime,
 }
 
+impl Flushes {
+    /// Whether the round under way waits for the peer's sync.
+    pub fn waits_for_peer(&self) -> bool {
+        self.round.as_ref().is_some_and(|round| round.peer == Some(false))
+    }
+}
+
 impl Mirror {
     pub(crate) fn tick_flush(&mut self) {
         if self.phase == Phase::Steady && self.now >= self.flushes.last + self.tuning.confirm {

@@ -1,5 +1,6 @@
 //! Guest requests: their arrival, their answers, and reads.
 
+use crate::clocks::PeerWait;
 use crate::event::*;
 use crate::machine::Mirror;
 use crate::queue::RequestQueues;
@@ -22,6 +23,17 @@ pub(crate) enum PeerPart {
     Sent(u64),
     /// The peer holds the write.
     Held,
+}
+
+impl PeerPart {
+    pub fn is_held(self) -> bool {
+        self == PeerPart::Held
+    }
+
+    /// Whether the peer was asked to hold the write in this generation and has not replied.
+    pub fn is_sent(self, generation: u64) -> bool {
+        self == PeerPart::Sent(generation)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +60,7 @@ pub(crate) struct Ticket {
     pub volume: VolumeId,
     pub op: GuestOp,
     pub state: State,
+    pub peer_wait: PeerWait,
     /// The local copy could not be read: the request starts only when the peer can be asked.
     pub needs_peer: bool,
     /// Number of repairs of each damaged block that ended for this request.
@@ -102,7 +115,15 @@ impl Mirror {
         let id = self.tickets.next.advance();
         self.tickets.map.insert(
             id,
-            Ticket { req: Some(req), volume, op, state: State::Queued, needs_peer: false, repairs: BTreeMap::new() },
+            Ticket {
+                req: Some(req),
+                volume,
+                op,
+                state: State::Queued,
+                peer_wait: PeerWait::default(),
+                needs_peer: false,
+                repairs: BTreeMap::new(),
+            },
         );
         if let Some(ticket) = self.tickets.map.get(&id) {
             self.tickets.queued.insert(id, ticket);

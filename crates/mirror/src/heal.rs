@@ -50,6 +50,13 @@ impl Heals {
     }
 }
 
+impl Heals {
+    /// Whether a repair for this read waits for the peer's copy.
+    pub fn fetches_for(&self, ticket: TicketId) -> bool {
+        self.map.values().any(|heal| heal.ticket == Some(ticket) && heal.fetching > 0)
+    }
+}
+
 /// Limit of the extents that wait for repair. Beyond it a report ([`Event::Damaged`](crate::Event::Damaged)) is dropped, and
 /// the extent is repaired when a guest reads it. No program sends reports yet: there is no scrub (docs/manual/not-yet.md).
 const MAX_FOUND: usize = 4096;

@@ -28,10 +28,14 @@
 //! 9. **Lost blocks.** A block that no replica with every acknowledged write can read does not stop a resync or a
 //!    reconciliation. It is marked as lost at the receiver: a read of it fails on both nodes, and a write makes it good
 //!    on both.
+//! 10. **Clocks.** A guest request or change that has waited for the peer for [`Tuning::stuck`], in one session or many or
+//!     none, gives [`Action::PeerStuck`]. A local store that does not answer for that long gives
+//!     [`Action::StorageStuck`]. Requests that wait for the lease or for space age neither clock.
 //!
 //! **Invariant:** each guarantee is asserted where the code could break it; the asserts stay on in release builds.
 
 mod changes;
+mod clocks;
 mod copier;
 mod dirty;
 mod event;

@@ -1,6 +1,7 @@
 //! [`Mirror`]: its state, the entry point `handle` for events, and the order in which `settle` lets each part continue.
 
 use crate::changes::Changes;
+use crate::clocks::Clocks;
 use crate::copier::Copier;
 use crate::dirty::Marks;
 use crate::event::*;
@@ -105,6 +106,7 @@ pub struct Mirror {
     /// ignored.
     pub(crate) generation: u64,
     pub(crate) tickets: Tickets,
+    pub(crate) clocks: Clocks,
     pub(crate) link: Link,
     pub(crate) store: StoreQueue,
     pub(crate) handshake: Option<Handshake>,
@@ -155,6 +157,7 @@ impl Mirror {
             phase: Phase::Down,
             generation: 0,
             tickets: Tickets::default(),
+            clocks: Clocks::new(now),
             link: Link::default(),
             store: StoreQueue::default(),
             handshake: None,
@@ -300,7 +303,7 @@ impl Mirror {
             self.store.retry_now();
         }
         self.recheck |= std::mem::take(&mut self.marks.paused);
-        self.check_stuck();
+        self.tick_clocks();
         self.tick_copier();
         self.tick_flush();
     }

@@ -1,6 +1,7 @@
 //! The session with the peer: message numbers, epochs, requests and their replies.
 
 use crate::changes::VolumeChangeId;
+use crate::clocks::Awake;
 use crate::event::{Action, Reason};
 use crate::flush::{Replica, RoundId};
 use crate::guest::TicketId;
@@ -55,12 +56,11 @@ pub(crate) struct Link {
     early: Vec<PeerMessage>,
     next_ask: PeerOp,
     /// Open requests with the time they were sent.
-    pub asks: BTreeMap<PeerOp, (BootTime, Ask)>,
+    pub asks: BTreeMap<PeerOp, (Awake, Ask)>,
     /// The peer's pool is full: its replies may be late.
-    peer_full: bool,
+    pub peer_full: bool,
     /// Time of the last message of this epoch.
-    heard: BootTime,
-    stuck_told: BootTime,
+    pub heard: Awake,
 }
 
 impl Link {
@@ -89,6 +89,7 @@ impl Mirror {
     pub(crate) fn on_peer_down(&mut self) {
         self.link.session = None;
         self.link.early.clear();
+        self.charge_reconciliation();
         self.reset_peer();
     }
 
@@ -96,7 +97,7 @@ impl Mirror {
     pub(crate) fn reset_peer(&mut self) {
         self.generation += 1;
         self.link.asks.clear();
-        self.link.heard = self.now;
+        self.link.heard = self.awake();
         if std::mem::take(&mut self.link.peer_full) {
             self.out.push(Action::Full { peer: true, full: false });
         }
@@ -134,7 +135,7 @@ impl Mirror {
     /// Registers a request; the caller sends it with the number returned.
     pub(crate) fn ask(&mut self, ask: Ask) -> PeerOp {
         let op = self.link.next_ask.advance();
-        self.link.asks.insert(op, (self.now, ask));
+        self.link.asks.insert(op, (self.awake(), ask));
         op
     }
 
@@ -185,12 +186,15 @@ impl Mirror {
 
     fn on_body(&mut self, body: Body) {
         use Phase::*;
-        self.link.heard = self.now;
+        self.link.heard = self.awake();
         match (self.phase, body) {
             (_, Body::Newer) => {}
             (_, Body::Full(full)) => {
                 if self.link.peer_full != full {
                     self.link.peer_full = full;
+                    // The peer begins only now with the requests that waited for space.
+                    let now = self.awake();
+                    self.link.asks.values_mut().for_each(|(at, _)| *at = now);
                     self.out.push(Action::Full { peer: true, full });
                 }
             }
@@ -246,32 +250,8 @@ impl Mirror {
     fn peer_failed(&mut self) {
         if self.writes_need_peer() && self.view.is_some_and(|view| view.peer || view.ack_peer) {
             self.out.push(Action::PeerStuck);
-        } else {
-            self.disconnect(Reason::Stalled);
         }
-    }
-
-    /// Reports the peer as stuck, or closes the session during resync, when a reply has been missing for
-    /// [`Tuning::stuck`].
-    pub(crate) fn check_stuck(&mut self) {
-        if self.link.session.is_none() || self.link.peer_full || self.view.is_none() {
-            return;
-        }
-        let asked = self.link.asks.values().next().map(|(at, _)| *at);
-        let waiting = match self.phase {
-            Phase::Reconcile => Some(self.link.heard),
-            Phase::Handshake if self.handshake.as_ref().is_some_and(|h| h.sent) => Some(self.link.heard),
-            _ => asked.map(|at| at.max(if self.phase == Phase::Source { self.link.heard } else { at })),
-        };
-        let Some(since) = waiting.filter(|&since| self.now >= since + self.tuning.stuck) else {
-            return;
-        };
-        if self.view.is_some_and(|view| view.me && (view.peer || view.ack_peer)) {
-            if self.now >= self.link.stuck_told + self.tuning.stuck {
-                self.link.stuck_told = self.now;
-                self.out.push(Action::PeerStuck);
-            }
-        } else if self.phase == Phase::Source && since < self.now {
+        if !self.both() {
             self.disconnect(Reason::Stalled);
         }
     }

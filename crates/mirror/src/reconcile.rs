@@ -125,6 +125,7 @@ impl Mirror {
         self.reconcile = None;
         self.copier = None;
         self.phase = Phase::Steady;
+        self.forgive_reconciliation();
         self.trusted = true;
         self.locks.clear();
         self.copy_waits.clear();

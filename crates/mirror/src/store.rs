@@ -4,6 +4,7 @@
 //! that the store receives the writes of a block in order.
 
 use crate::changes::VolumeChangeId;
+use crate::clocks::Awake;
 use crate::event::{Action, StoreCommand, StoreError, StoreOutput, Tuning};
 use crate::flush::{Replica, RoundId};
 use crate::guest::TicketId;
@@ -87,6 +88,10 @@ pub(crate) struct StoreQueue {
     full: bool,
     /// Writes that waited for space are guest requests in the queue again: the pool counts as full until a write succeeds.
     requeued: bool,
+    /// The oldest unanswered command at the newest tick, and the time since which it was the oldest at each tick.
+    oldest: Option<(StoreOp, Awake)>,
+    /// The store was reported as stuck while the commands up to this one were unanswered.
+    pub stuck_through: Option<StoreOp>,
 }
 
 impl StoreQueue {
@@ -105,6 +110,32 @@ impl StoreQueue {
         self.retry |= !self.stalled.is_empty();
         self.requeued |= self.full && !dropped.is_empty();
         dropped
+    }
+
+    /// Whether commands wait for space.
+    pub fn waits_for_space(&self) -> bool {
+        !self.stalled.is_empty()
+    }
+
+    /// Notes which command is the oldest unanswered one at this tick.
+    pub fn watch_oldest(&mut self, now: Awake) {
+        let first = self.ops.keys().next().copied();
+        self.oldest = first.map(|op| self.oldest.filter(|(same, _)| *same == op).unwrap_or((op, now)));
+    }
+
+    /// How long the oldest unanswered command of the newest tick has been the oldest, in nanoseconds; 0 if it is answered.
+    pub fn oldest_age(&self, now: Awake) -> u64 {
+        self.oldest.filter(|(op, _)| self.ops.contains_key(op)).map_or(0, |(_, since)| now.since(since))
+    }
+
+    /// The newest unanswered command.
+    pub fn newest(&self) -> Option<StoreOp> {
+        self.ops.keys().next_back().copied()
+    }
+
+    /// Whether the store was reported as stuck and has answered every command of that time.
+    pub fn answered_stuck(&self) -> bool {
+        self.stuck_through.is_some_and(|through| self.ops.range(..=through).next().is_none())
     }
 
     /// Repeats the stalled commands as soon as no data command is in flight.

@@ -159,6 +159,11 @@ impl World {
                 self.count_event("peer stuck");
                 self.tell_quorum_thread(node, quorum::Event::PeerStuck);
             }
+            Action::StorageStuck => {
+                self.count_event("storage stuck");
+                self.tell_quorum_thread(node, quorum::Event::StorageStuck);
+            }
+            Action::StorageAnswers => self.tell_quorum_thread(node, quorum::Event::StorageAnswers),
             Action::PeerClean => {
                 self.count_event("resyncs");
                 self.log_line(node, "the peer is clean".into());

@@ -54,9 +54,13 @@ impl CoreState {
                 self.handles.peer.disconnect();
             }
             Action::PeerStuck => {
-                self.handles.timeline.note(TimelineKind::PeerStuck, "The peer does not acknowledge writes.");
+                let text = "Requests of guests, or changes, have waited for the peer for too long.";
+                self.handles.timeline.note(TimelineKind::PeerStuck, text);
                 self.handles.quorum_thread.tell(quorum::Event::PeerStuck);
             }
+            // The quorum machine raises the alarm.
+            Action::StorageStuck => self.handles.quorum_thread.tell(quorum::Event::StorageStuck),
+            Action::StorageAnswers => self.handles.quorum_thread.tell(quorum::Event::StorageAnswers),
             Action::PeerClean => {
                 self.handles.timeline.note(TimelineKind::PeerClean, "The peer's replica is complete again.");
                 self.peer_is_clean();

@@ -21,6 +21,8 @@ use std::sync::mpsc::channel;
 use std::time::Instant;
 use tokio::sync::oneshot;
 
+mod clocks;
+
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A `CoreState` on node A, and the receiving ends of its handles.

@@ -1,5 +1,6 @@
 //! Pairs of mirrors over fake stores.
 
+mod clocks;
 mod closing;
 mod fake;
 mod flight;

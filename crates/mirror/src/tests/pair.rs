@@ -78,6 +78,11 @@ pub enum Step {
         node: usize,
         full: bool,
     },
+    /// The node's store answers nothing (`true`), or answers again.
+    Hang {
+        node: usize,
+        hangs: bool,
+    },
     Create,
     Tick {
         millis: u64,
@@ -99,6 +104,14 @@ struct Node {
     store: FakeStore,
     commands: VecDeque<(StoreOp, StoreCommand)>,
     inbox: VecDeque<PeerMessage>,
+    /// The store answers nothing.
+    hangs: bool,
+    /// Milliseconds of ticks for which the store has hung with a command unanswered.
+    hung_ms: u64,
+    /// The mirror reported last that the store does not answer.
+    storage_stuck: bool,
+    /// Number of reports that the peer is stuck.
+    stuck: usize,
     clean: bool,
     /// Holds every acknowledged write in memory.
     complete: bool,
@@ -230,8 +243,13 @@ impl Pair {
             }
             Action::Progress(progress) => self.copied += progress.copied,
             Action::Faulty { error } => panic!("the fake store has no such fault: {error}"),
-            Action::PeerStuck
-            | Action::NewerEpoch(_)
+            Action::PeerStuck => self.nodes[node].stuck += 1,
+            Action::StorageStuck => {
+                assert!(self.nodes[node].hangs, "the store of node {node} answers\n{}", self.log.join("\n"));
+                self.nodes[node].storage_stuck = true;
+            }
+            Action::StorageAnswers => self.nodes[node].storage_stuck = false,
+            Action::NewerEpoch(_)
             | Action::Drained { .. }
             | Action::Full { .. }
             | Action::Unreadable { .. }
@@ -278,6 +296,7 @@ impl Pair {
         self.nodes[node].mirror = Some(Mirror::new(self.now, Tuning::default(), inventory));
         self.nodes[node].commands.clear();
         self.nodes[node].clean = false;
+        (self.nodes[node].storage_stuck, self.nodes[node].hung_ms) = (false, 0);
         self.view(node);
     }
 
@@ -360,6 +379,8 @@ impl Pair {
                     self.request(volume, GuestOp::Flush, Request::Flush { volume, mark });
                 }
             }
+            Step::Store { node, .. } if self.nodes[node].hangs => {}
+            Step::Hang { node, hangs } => (self.nodes[node].hangs, self.nodes[node].hung_ms) = (hangs, 0),
             Step::Store { node, count } => {
                 for _ in 0..count {
                     let Some((op, command)) = self.nodes[node].commands.pop_front() else { return };
@@ -451,8 +472,56 @@ impl Pair {
                 self.now = self.now + millis * STEP_PERIOD;
                 for node in 0..2 {
                     self.event(node, Event::Tick);
+                    self.check_storage_report(node, millis);
                 }
             }
+        }
+    }
+
+    /// Asserts that a store which does not answer is reported after T_io of ticks.
+    fn check_storage_report(&mut self, node: usize, millis: u64) {
+        let state = &mut self.nodes[node];
+        let waits = state.hangs && state.mirror.is_some() && !state.commands.is_empty();
+        // As the mirror, which does not count the time for which it was not scheduled.
+        state.hung_ms = if waits { state.hung_ms + millis.min(300) } else { 0 };
+        assert!(state.hung_ms < 3_900 || state.storage_stuck, "node {node} is silent\n{}", self.log.join("\n"));
+    }
+
+    /// Number of reports of the node that its peer is stuck.
+    pub fn stuck(&self, node: usize) -> usize {
+        self.nodes[node].stuck
+    }
+
+    /// Whether the node reports that its own store does not answer.
+    pub fn storage_stuck(&self, node: usize) -> bool {
+        self.nodes[node].storage_stuck
+    }
+
+    pub fn open_requests(&self) -> usize {
+        self.requests.len()
+    }
+
+    pub fn hold(&mut self, node: usize, hold: bool) {
+        self.event(node, if hold { Event::Hold } else { Event::Resume });
+    }
+
+    /// Delivers the messages to the node that carry no data: those that a path passes which loses large frames.
+    pub fn deliver_small(&mut self, node: usize) {
+        let large = |message: &PeerMessage| matches!(message.body, Body::Extent { .. } | Body::Write { .. });
+        while self.nodes[node].inbox.front().is_some_and(|message| !large(message)) {
+            self.step(Step::Deliver { node, count: 1 });
+        }
+    }
+
+    /// Answers the commands of the node's store, except syncs.
+    pub fn store_without_syncs(&mut self, node: usize) {
+        let commands = std::mem::take(&mut self.nodes[node].commands);
+        let (syncs, others): (VecDeque<_>, VecDeque<_>) =
+            commands.into_iter().partition(|(_, command)| *command == StoreCommand::Sync);
+        self.nodes[node].commands = syncs;
+        for (op, command) in others {
+            let result = self.nodes[node].store.run(&command);
+            self.event(node, Event::Stored { op, result });
         }
     }
 
@@ -507,6 +576,7 @@ impl Pair {
     pub fn heal(&mut self) {
         for node in 0..2 {
             self.step(Step::Full { node, full: false });
+            self.step(Step::Hang { node, hangs: false });
         }
         self.finish();
     }
@@ -515,6 +585,7 @@ impl Pair {
     pub fn heal_by_deleting(&mut self) {
         self.healing = true;
         for node in 0..2 {
+            self.step(Step::Hang { node, hangs: false });
             self.step(Step::Start { node });
         }
         self.run(50);
@@ -540,6 +611,7 @@ impl Pair {
         for node in 0..2 {
             assert_eq!(self.phase(node), Some(Phase::Steady), "{}", history());
             assert_eq!(self.nodes[node].mirror.as_ref().map(Mirror::dirty_extents), Some(0));
+            assert!(!self.storage_stuck(node), "{}", history());
         }
         assert!(self.requests.is_empty(), "never answered: {:?}\n{}", self.requests, history());
         self.healing = false;
