@@ -10,7 +10,7 @@ use crate::options::PlantedBug;
 use crate::quorum_thread::QuorumUpdate;
 use crate::world::{DaemonJob, FutureEvent, World};
 use dyad_mirror::{Action, Event, GuestOp, GuestReply, Mirror, Reason, RequestId, Writer};
-use dyad_quorum::{self as quorum, Config, MS, Members};
+use dyad_quorum::{self as quorum, Config, MS, Members, SEC};
 use dyad_replica::{Readmission, view};
 use dyad_types::{NodeId, VolumeId};
 use std::collections::{BTreeMap, VecDeque};
@@ -157,10 +157,18 @@ impl World {
             }
             Action::PeerStuck => {
                 self.count_event("peer stuck");
+                let session = self.nodes[node].core.as_ref().and_then(|core| core.session);
+                let session_is_old = session.is_some() && self.now >= self.link.session_since + 3 * SEC;
+                if self.options.planted_bug == Some(PlantedBug::StuckNeedsSession) && !session_is_old {
+                    return;
+                }
                 self.tell_quorum_thread(node, quorum::Event::PeerStuck);
             }
             Action::StorageStuck => {
                 self.count_event("storage stuck");
+                if self.options.planted_bug == Some(PlantedBug::NoStorageReport) {
+                    return;
+                }
                 self.tell_quorum_thread(node, quorum::Event::StorageStuck);
             }
             Action::StorageAnswers => self.tell_quorum_thread(node, quorum::Event::StorageAnswers),

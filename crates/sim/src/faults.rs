@@ -329,6 +329,7 @@ impl World {
     /// Ends every fault and schedules no new one.
     pub(crate) fn end_all_faults(&mut self) {
         self.faults_enabled = false;
+        self.end_partial_fault();
         self.restore_network();
         self.restore_witness();
         self.witness_rtt = 20 * MS;

@@ -55,6 +55,7 @@ impl World {
         }
         let Some(request) = self.random_request(vm) else { return };
         let req = self.next_request.advance();
+        self.request_times.insert(req, self.now);
         self.nodes[node].vms[vm.0].open.insert(req, request);
         self.submit(node, vm, req);
     }

@@ -9,7 +9,8 @@
 //! A run has two parts: first random faults; then every fault ends and the pair must become whole without an operator.
 //! The checks: no VM executes twice. An epoch has one configuration. A flushed write is never lost; a write that was
 //! only acknowledged is not lost while one member keeps its memory. A read never returns older data than an earlier
-//! read. No guest gets an error. Each resync ends. At rest both replicas are equal.
+//! read. No guest gets an error. Each resync ends. At rest both replicas are equal. In a run with partial faults
+//! ([`Options::partial_faults`]) each request is answered within a bound, also during the fault.
 //!
 //! It must never know real time, real threads or real randomness: a seed replays exactly.
 //!
@@ -26,6 +27,7 @@ mod guests;
 mod machine;
 mod net;
 mod options;
+mod partial_faults;
 mod quorum_thread;
 mod store;
 mod world;

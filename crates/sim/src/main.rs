@@ -24,11 +24,14 @@ struct Arguments {
     /// Virtual seconds with faults, per seed.
     #[arg(long, default_value_t = 90)]
     chaos: u64,
+    /// Partial faults only: the data session or a store fails while heartbeats pass.
+    #[arg(long)]
+    partial: bool,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let options = Options { fault_seconds: arguments.chaos, ..Options::default() };
+    let options = Options { fault_seconds: arguments.chaos, partial_faults: arguments.partial, ..Options::default() };
     if let Some(seed) = arguments.seed {
         let result = run(seed, &Options { log: true, ..options })?;
         result.log.iter().for_each(|line| println!("{line}"));

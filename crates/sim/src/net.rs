@@ -1,6 +1,7 @@
 //! The simulated network: datagrams that may be lost, late or duplicated; one data session between the daemons, whose
 //! messages keep their order; the way to the witness.
 
+use crate::partial_faults::{FLAP_PERMILLE, PartialFault, SILENCE_TIMEOUT};
 use crate::world::{DaemonJob, FutureEvent, World};
 use dyad_mirror::{Event, PeerMessage};
 use dyad_quorum::{Datagram, MS, Nanos, SEC, WitnessReply, WitnessRequest, WitnessRequestId, acceptor};
@@ -31,6 +32,10 @@ pub struct PeerLink {
     newest_arrival: [Nanos; 2],
     /// Time since which the link has been cut, in at least one direction.
     cut_since: Option<Nanos>,
+    /// Time since which a partial fault has blocked the oldest message.
+    pub blocked_since: Option<Nanos>,
+    /// Beginning of the newest session.
+    pub session_since: Nanos,
 }
 
 impl World {
@@ -72,6 +77,10 @@ impl World {
         if self.link.cut != [false; 2] {
             return self.schedule(50 * MS, FutureEvent::Message { session, to });
         }
+        if self.link.undelivered[to].front().is_some_and(|message| self.partial_fault.blocks(message)) {
+            self.link.blocked_since = self.link.blocked_since.or(Some(self.now));
+            return self.schedule(50 * MS, FutureEvent::Message { session, to });
+        }
         let Some(message) = self.link.undelivered[to].pop_front() else { return };
         self.schedule_job(to, 0, DaemonJob::PeerMessage(session, message));
     }
@@ -79,6 +88,7 @@ impl World {
     /// Ends sessions that are cut or half open, and opens a new one; repeated every 100 ms.
     pub(crate) fn check_session(&mut self) {
         self.schedule(100 * MS, FutureEvent::SessionCheck);
+        self.break_session();
         let open = self.link.cut == [false; 2];
         let cores = self.nodes.iter().all(|node| node.core.is_some());
         if open {
@@ -98,7 +108,10 @@ impl World {
                 self.end_session(node);
             }
         }
-        if open && cores && self.link.open_sessions == [None; 2] && self.prng.chance(400) {
+        let possible = open && cores && self.partial_fault != PartialFault::SessionCut;
+        if possible && self.link.open_sessions == [None; 2] && self.prng.chance(400) {
+            self.link.session_since = self.now;
+            self.link.blocked_since = None;
             let session = self.link.newest_session.advance();
             self.link.open_sessions = [Some(session); 2];
             self.link.undelivered = Default::default();
@@ -108,6 +121,18 @@ impl World {
                 self.schedule_job(node, delay, DaemonJob::SessionUp(session));
             }
             self.count_event("sessions");
+        }
+    }
+
+    /// Ends the session at both nodes if a partial fault has blocked it for long enough, or makes it flap.
+    fn break_session(&mut self) {
+        if self.partial_fault == PartialFault::SessionCut {
+            // Also a session without messages is silent now.
+            self.link.blocked_since = self.link.blocked_since.or(Some(self.now));
+        }
+        let silent = self.link.blocked_since.is_some_and(|since| self.now >= since + SILENCE_TIMEOUT);
+        if silent || self.partial_fault == PartialFault::SessionFlaps && self.prng.chance(FLAP_PERMILLE) {
+            (0..2).for_each(|node| self.end_session(node));
         }
     }
 

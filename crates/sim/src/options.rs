@@ -22,6 +22,10 @@ pub enum PlantedBug {
     BlindWatchdog,
     /// A node keeps its copy of the document when it leaves the in-sync set.
     StaleDocument,
+    /// `Quorum` is told that the peer is stuck only if a session with it has lived for 3 s.
+    StuckNeedsSession,
+    /// `Quorum` is not told that the store does not answer.
+    NoStorageReport,
 }
 
 /// The options of a run.
@@ -31,6 +35,9 @@ pub struct Options {
     pub fault_seconds: u64,
     /// Time in which the pair must become whole after the end of all faults, in virtual seconds.
     pub recovery_seconds: u64,
+    /// Partial faults only, one at a time, in place of the other ones: the data session or a store fails while heartbeats
+    /// pass and the witness answers. Each request must then be answered within a bound.
+    pub partial_faults: bool,
     /// The bug that the run must find.
     pub planted_bug: Option<PlantedBug>,
     /// Whether [`RunResult::log`] is filled.
@@ -39,7 +46,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { fault_seconds: 90, recovery_seconds: 240, planted_bug: None, log: false }
+        Self { fault_seconds: 90, recovery_seconds: 240, partial_faults: false, planted_bug: None, log: false }
     }
 }
 

@@ -5,6 +5,7 @@ use crate::guests::GuestResult;
 use crate::machine::{Core, Machine, Vm, VmIndex};
 use crate::net::PeerLink;
 use crate::options::{Options, PlantedBug, RunResult};
+use crate::partial_faults::PartialFault;
 use crate::quorum_thread::{CgroupCommand, QuorumUpdate, WATCHDOG_PERIOD};
 use crate::store;
 use dyad_mirror::oracle::Oracle;
@@ -116,6 +117,8 @@ pub enum FutureEvent {
     },
     /// The next random fault begins.
     Fault,
+    /// The data session and the stores work again.
+    EndPartialFault,
 }
 
 /// The whole state of a run.
@@ -141,6 +144,9 @@ pub struct World {
     /// Guests send no new requests.
     pub guests_idle: bool,
     pub next_request: RequestId,
+    /// Times at which the guests sent their requests; those of answered requests are dropped from time to time.
+    pub request_times: BTreeMap<RequestId, Nanos>,
+    pub partial_fault: PartialFault,
     /// Future events by time; the number keeps the order of events of one time.
     queue: BTreeMap<(Nanos, u64), FutureEvent>,
     newest_number: u64,
@@ -196,6 +202,8 @@ impl World {
             faults_enabled: false,
             guests_idle: true,
             next_request: RequestId::default(),
+            request_times: BTreeMap::new(),
+            partial_fault: PartialFault::None,
             queue: BTreeMap::new(),
             newest_number: 0,
         })
@@ -319,7 +327,10 @@ impl World {
                 self.schedule_job(to, 0, DaemonJob::Quorum(event));
             }
             FutureEvent::Message { session, to } => self.deliver_message(session, to),
-            FutureEvent::SessionCheck => self.check_session(),
+            FutureEvent::SessionCheck => {
+                self.check_pauses();
+                self.check_session();
+            }
             FutureEvent::AskWitness { node, daemon_run, id, request } => {
                 self.ask_witness(node, daemon_run, id, &request)
             }
@@ -335,7 +346,9 @@ impl World {
             FutureEvent::Watchdog { node, boot } => self.check_watchdog(node, boot),
             FutureEvent::GuestRequest(vm) => self.send_guest_request(vm),
             FutureEvent::StartVm { node, boot, vm } => self.start_vm(node, boot, vm),
+            FutureEvent::Fault if self.options.partial_faults => self.random_partial_fault(),
             FutureEvent::Fault => self.random_fault(),
+            FutureEvent::EndPartialFault => self.end_partial_fault(),
         }
     }
 
@@ -356,6 +369,9 @@ impl World {
             DaemonJob::SessionUp(session) => self.session_up(node, session),
             DaemonJob::SessionDown(session) => self.session_down(node, session),
             DaemonJob::DocumentChanged => self.reload_document(node),
+            DaemonJob::StoreWork | DaemonJob::SyncDone | DaemonJob::CheckpointStepDone if self.store_hangs(node) => {
+                self.schedule_job(node, 10 * MS, job);
+            }
             DaemonJob::StoreWork => self.store_work(node),
             DaemonJob::Stored(op, result) => self.mirror(node, Event::Stored { op, result }),
             DaemonJob::SyncDone => self.store_sync_done(node),

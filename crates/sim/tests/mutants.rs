@@ -9,8 +9,13 @@ use dyad_sim::{Options, PlantedBug, run};
 /// Asserts that one of the seeds shows the bug.
 fn assert_found(planted_bug: PlantedBug, from: u64, within: u64) {
     let options = Options { fault_seconds: 60, planted_bug: Some(planted_bug), ..Options::default() };
+    assert_found_with(&options, from, within);
+}
+
+fn assert_found_with(options: &Options, from: u64, within: u64) {
+    let planted_bug = options.planted_bug;
     for seed in from..from + within {
-        if let Some(what) = run(seed, &options).expect("the scratch space works").violation {
+        if let Some(what) = run(seed, options).expect("the scratch space works").violation {
             println!("{planted_bug:?}: seed {seed}: {what}");
             return;
         }
@@ -61,6 +66,18 @@ fn a_missing_grace_after_a_restart_is_found() {
 #[test]
 fn acting_on_an_unchosen_configuration_is_found() {
     assert_found(PlantedBug::Quorum(Mutant::ActBeforeChosen), 1, 20);
+}
+
+#[test]
+fn a_peer_that_is_called_stuck_only_within_a_session_is_found() {
+    let planted_bug = Some(PlantedBug::StuckNeedsSession);
+    assert_found_with(&Options { planted_bug, partial_faults: true, ..Options::default() }, 1, 8);
+}
+
+#[test]
+fn a_store_that_does_not_answer_and_is_not_reported_is_found() {
+    let planted_bug = Some(PlantedBug::NoStorageReport);
+    assert_found_with(&Options { planted_bug, partial_faults: true, ..Options::default() }, 1, 8);
 }
 
 #[test]

@@ -18,6 +18,19 @@ fn the_first_ten_seeds_show_no_violation() {
     (1..=10).for_each(assert_clean);
 }
 
+/// The data session or a store fails while heartbeats pass: each request is answered within the bound during the fault.
+#[test]
+fn the_first_ten_seeds_with_partial_faults_show_no_violation() {
+    let options = Options { partial_faults: true, ..Options::default() };
+    let mut removals = 0;
+    for seed in 1..=10 {
+        let result = run(seed, &options).expect("the scratch space works");
+        assert_eq!(result.violation, None, "seed {seed}");
+        removals += result.events.get("peer stuck").max(result.events.get("storage stuck")).copied().unwrap_or(0);
+    }
+    assert!(removals >= 10, "the faults were too short: {removals}");
+}
+
 /// The earlier failures:
 ///
 /// * 61: a message of an ended session was sent over the next session.
