@@ -6,10 +6,11 @@
 //! this node runs none.
 //!
 //! **Bound.** The last number u is not the time until the reset, but [`longest_period_ms`] bounds it:
-//! *a + u + max(n, w) + w*. The last feed is at most a = 250 ms older than the start of the test; the next note was
-//! begun at most max(n, w) after the last one, with n = 100 ms and w = the longest write of a note in this test; and
-//! that write had not ended at the reset. The write that the reset cut off cannot be measured: w stands for it. The
-//! test succeeds if the bound is at most k·T_wd + q = 3.5 s. Of the budget of the fence, k·T_wd·(1+ρ) + q, this leaves
+//! *u + max(n, w) + w*. The last feed is not older than the start of the test, from which u counts: the period is set
+//! after it, and init feeds a watchdog whose period it sets. The next note was begun at most
+//! max(n, w) after the last one, with n = 100 ms and w = the longest write of a note in this test; and that write had
+//! not ended at the reset. The write that the reset cut off cannot be measured: w stands for it. The test succeeds if
+//! the bound is at most k·T_wd + q = 3.5 s. Of the budget of the fence, k·T_wd·(1+ρ) + q, this leaves
 //! the part with ρ for a device whose clock changes its rate after the test.
 //!
 //! If the disk stalls, the number is too old or w is too long, and nothing is known: such a test is repeated once.
@@ -65,7 +66,7 @@ struct TestNote {
 fn longest_period_ms(note: &TestNote) -> Option<u64> {
     let write = note.slowest_write_ms?;
     let interval = write.max(NOTE_INTERVAL.as_millis() as u64);
-    Some(WATCHDOG_FEED_INTERVAL.as_millis() as u64 + note.unfed_ms + interval + write)
+    Some(note.unfed_ms + interval + write)
 }
 
 /// Longest period with which the watchdog counts as proven, in milliseconds: k·T_wd + q.
@@ -286,7 +287,7 @@ mod tests {
         assert!(!proof_path(dir.path()).exists());
         assert!(conclude_note(dir.path(), &note(200, 20)).text.contains("too soon"));
         assert!(!proof_path(dir.path()).exists());
-        assert!(conclude_note(dir.path(), &note(2_900, 20)).text.contains("3270 ms at most"));
+        assert!(conclude_note(dir.path(), &note(2_900, 20)).text.contains("3020 ms at most"));
         assert!(!test_path(dir.path()).exists());
         assert!(is_proven(dir.path(), "i6300") && !is_proven(dir.path(), "another device"));
     }
@@ -298,9 +299,8 @@ mod tests {
         for slowest_write_ms in [0, 1, 99, 100, 101, 500] {
             let dir = tempfile::tempdir().unwrap();
             let last = (0..6_000).rev().find(|unfed| is_timely(&note(*unfed, slowest_write_ms))).unwrap();
-            // The device was fed 250 ms before the test began, and reset the node when the next note was nearly
-            // written.
-            let true_period = 250 + last + slowest_write_ms.max(100) + slowest_write_ms;
+            // The device was fed when the test began, and reset the node when the next note was nearly written.
+            let true_period = last + slowest_write_ms.max(100) + slowest_write_ms;
             assert_eq!(true_period, 3_500, "{slowest_write_ms}");
             assert!(true_period <= budget_ms, "{true_period} {budget_ms}");
             conclude_note(dir.path(), &note(last + 1, slowest_write_ms));

@@ -29,11 +29,14 @@ pub fn reread_partitions(disk: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets the period of a watchdog in seconds. Returns the period that the device granted, which may differ.
+/// Sets the period of a watchdog in seconds, and feeds it, so that the first period begins now. Returns the period that the
+/// device granted, which may differ.
 pub fn watchdog_period(descriptor: RawFd, seconds: i32) -> io::Result<i32> {
     let mut value: libc::c_int = seconds;
     // SAFETY: the kernel reads and writes one int, which lives until the call returns.
     unsafe { watchdog_set_timeout(descriptor, &mut value) }?;
+    // The kernel does this itself in some versions. The bound of the watchdog test relies on it.
+    watchdog_feed(descriptor)?;
     Ok(value)
 }
 
