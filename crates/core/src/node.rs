@@ -153,16 +153,16 @@ pub fn run(start: MemberStart<'_>, events: &Receiver<Event>) -> Result<(), NodeE
     Ok(())
 }
 
-/// Judges a watchdog test that the last reset of this node interrupted, and repeats the test once if its result is not
+/// Judges a watchdog test that the last reset of this node interrupted, and repeats the test if its result is not
 /// certain.
 fn conclude_self_test(options: &Options, watchdog: Option<&WatchdogInfo>, timeline: &mut Timeline) {
     let Some(outcome) = selftest::conclude(&options.state) else { return };
     timeline.note(TimelineKind::Watchdog, outcome.text);
     // The node has just booted, and the peer has not heard it yet. If no VM runs, another reset interrupts none.
-    let repeat = outcome.repeat && !cgroup_fence::populated(options.vms_cgroup().as_deref());
-    let Some(info) = watchdog.filter(|_| repeat) else { return };
+    let idle = !cgroup_fence::populated(options.vms_cgroup().as_deref());
+    let (Some(info), Some(repetition)) = (watchdog, outcome.repeat.filter(|_| idle)) else { return };
     let (state, run) = (options.state.clone(), options.run.clone());
-    let test = WatchdogTest { state, run, watchdog: info.identity.clone(), repeated: true };
+    let test = WatchdogTest { state, run, watchdog: info.identity.clone(), repetition };
     // Nothing feeds the watchdog yet.
     let Err(error) = test.run(|| ());
     timeline.note(TimelineKind::Watchdog, error.to_string());

@@ -13,7 +13,8 @@
 //! the bound is at most k·T_wd + q = 3.5 s. Of the budget of the fence, k·T_wd·(1+ρ) + q, this leaves
 //! the part with ρ for a device whose clock changes its rate after the test.
 //!
-//! If the disk stalls, the number is too old or w is too long, and nothing is known: such a test is repeated once.
+//! If the disk stalls, the number is too old or w is too long, and nothing is known: such a test is repeated, at most
+//! [`MAX_REPETITIONS`] times.
 
 use crate::clock;
 use crate::init::{self, InitError};
@@ -36,10 +37,12 @@ const NOTE_INTERVAL: Duration = Duration::from_millis(100);
 /// the new one.
 const NOTE_LENGTH: usize = 512;
 /// Lower bound of the time until the reset, in milliseconds: the period less 1 s, the granularity of the device, less
-/// 250 ms, the greatest age of the last feed. An earlier reset had another cause, or the number is too old.
+/// 250 ms for the age of the last note. An earlier reset had another cause, or the number is too old.
 const EARLIEST_RESET_DELAY_MS: u64 = PERIOD_S * 1000 - 1250;
 /// Identity of the kernel's software watchdog. It stops together with the kernel, so fencing cannot rely on it.
 const SOFTWARE_WATCHDOG_IDENTITY: &str = "Software Watchdog";
+/// Most repetitions of a test without a certain result. Each costs one restart of the node.
+const MAX_REPETITIONS: u8 = 3;
 /// Longest time that a test waits for the reset.
 const RESET_TIMEOUT: Duration = Duration::from_secs(4 * PERIOD_S);
 
@@ -56,9 +59,9 @@ struct TestNote {
     /// measure it: its number bounds nothing.
     #[serde(default)]
     slowest_write_ms: Option<u64>,
-    /// This test is the repetition of one whose result was not certain.
+    /// Number of tests before this one whose result was not certain.
     #[serde(default)]
-    repeated: bool,
+    repetition: u8,
 }
 
 /// Upper bound of the time from the last feed until the reset that followed the note, in milliseconds: the formula of
@@ -84,8 +87,8 @@ fn is_timely(note: &TestNote) -> bool {
 pub struct SelfTestOutcome {
     /// One sentence for the timeline.
     pub text: String,
-    /// The result is not certain: the test must be run again, before VMs run on this node.
-    pub repeat: bool,
+    /// The result is not certain: the test must be run again, before VMs run on this node, as the repetition of this number.
+    pub repeat: Option<u8>,
 }
 
 /// Reasons for which a test did not end with a reset. Each text is one sentence.
@@ -111,6 +114,11 @@ pub enum SelfTestError {
     NoReset,
 }
 
+/// Number of the repetition of a test without a certain result; `None` = no further one.
+fn next_repetition(note: &TestNote) -> Option<u8> {
+    (note.repetition < MAX_REPETITIONS).then_some(note.repetition + 1)
+}
+
 /// Path of the proof, which survives restarts.
 fn proof_path(state: &Path) -> PathBuf {
     state.join("watchdog-proof.json")
@@ -132,11 +140,11 @@ fn test_path(state: &Path) -> PathBuf {
 pub fn conclude(state: &Path) -> Option<SelfTestOutcome> {
     let text = std::fs::read(test_path(state)).ok()?;
     let note: Option<TestNote> = serde_json::from_slice(&text).ok();
-    let mut repeat = false;
+    let mut repeat = None;
     let text = match note {
         Some(note) if note.boot == boot() => "The watchdog test was interrupted.".to_owned(),
         Some(note) if note.unfed_ms < EARLIEST_RESET_DELAY_MS => {
-            repeat = !note.repeated;
+            repeat = next_repetition(&note);
             format!("This node restarted {} ms into the watchdog test, too soon to be its work.", note.unfed_ms)
         }
         Some(note) if is_timely(&note) => match dyad_atomic_file::replace(&proof_path(state), &text) {
@@ -146,7 +154,7 @@ pub fn conclude(state: &Path) -> Option<SelfTestOutcome> {
             Err(e) => format!("The proof of the watchdog cannot be written: {e}."),
         },
         Some(note) if note.unfed_ms <= longest_proven_period_ms() => {
-            repeat = !note.repeated;
+            repeat = next_repetition(&note);
             format!(
                 "The watchdog reset this node {} ms or more into its test, but the disk was too slow to tell whether that \
                  was in time.",
@@ -171,8 +179,8 @@ pub struct WatchdogTest {
     pub run: PathBuf,
     /// The watchdog's identity, as the kernel reports it.
     pub watchdog: String,
-    /// This test is the repetition of one whose result was not certain.
-    pub repeated: bool,
+    /// Number of tests before this one whose result was not certain.
+    pub repetition: u8,
 }
 
 impl WatchdogTest {
@@ -221,8 +229,8 @@ impl WatchdogTest {
 
     /// A note in the form in which it is written.
     fn note(&self, unfed_ms: u64, slowest_write_ms: Option<u64>) -> Vec<u8> {
-        let (watchdog, repeated) = (self.watchdog.clone(), self.repeated);
-        let note = TestNote { boot: boot(), watchdog, unfed_ms, slowest_write_ms, repeated };
+        let (watchdog, repetition) = (self.watchdog.clone(), self.repetition);
+        let note = TestNote { boot: boot(), watchdog, unfed_ms, slowest_write_ms, repetition };
         let mut bytes = serde_json::to_vec(&note).expect("numbers and texts have a JSON form");
         bytes.resize(bytes.len().max(NOTE_LENGTH), b' ');
         bytes
@@ -246,7 +254,7 @@ mod tests {
 
     fn note(unfed_ms: u64, slowest_write_ms: u64) -> TestNote {
         let slowest_write_ms = Some(slowest_write_ms);
-        TestNote { boot: "another".into(), watchdog: "i6300".into(), unfed_ms, slowest_write_ms, repeated: false }
+        TestNote { boot: "another".into(), watchdog: "i6300".into(), unfed_ms, slowest_write_ms, repetition: 0 }
     }
 
     /// Concludes a test that left this note.
@@ -256,24 +264,26 @@ mod tests {
     }
 
     #[test]
-    fn a_test_that_showed_nothing_is_repeated_once() {
+    fn a_test_that_showed_nothing_is_repeated_three_times() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(conclude_note(dir.path(), &note(462, 20)).repeat, "the number may be old");
-        let verdict = conclude_note(dir.path(), &TestNote { repeated: true, ..note(462, 20) });
-        assert!(!verdict.repeat && verdict.text.contains("too soon"), "{verdict:?}");
+        assert_eq!(conclude_note(dir.path(), &note(462, 20)).repeat, Some(1), "the number may be old");
+        let verdict = conclude_note(dir.path(), &TestNote { repetition: 3, ..note(462, 20) });
+        assert!(verdict.repeat.is_none() && verdict.text.contains("too soon"), "{verdict:?}");
         let verdict = conclude_note(dir.path(), &note(2_900, 400));
-        assert!(verdict.repeat && verdict.text.contains("too slow to tell"), "{verdict:?}");
-        assert!(!conclude_note(dir.path(), &TestNote { repeated: true, ..note(2_900, 400) }).repeat);
+        assert!(verdict.repeat == Some(1) && verdict.text.contains("too slow to tell"), "{verdict:?}");
+        let last = TestNote { repetition: 2, ..note(2_900, 400) };
+        assert_eq!(conclude_note(dir.path(), &last).repeat, Some(3));
+        assert_eq!(conclude_note(dir.path(), &TestNote { repetition: 3, ..last }).repeat, None);
         assert!(!proof_path(dir.path()).exists());
         for certain in [TestNote { boot: boot(), ..note(462, 20) }, note(2_900, 20), note(9_000, 20)] {
-            assert!(!conclude_note(dir.path(), &certain).repeat, "{certain:?}");
+            assert_eq!(conclude_note(dir.path(), &certain).repeat, None, "{certain:?}");
         }
         // Written by versions that knew of no repetition, and measured no write.
         for old in
             [r#"{"boot":"x","watchdog":"i6300","unfed_ms":1}"#, r#"{"boot":"x","watchdog":"i6300","unfed_ms":2900}"#]
         {
             std::fs::write(test_path(dir.path()), old).unwrap();
-            assert!(conclude(dir.path()).unwrap().repeat, "{old}");
+            assert!(conclude(dir.path()).unwrap().repeat.is_some(), "{old}");
         }
     }
 
@@ -330,7 +340,7 @@ mod tests {
         // Nothing answers in the folder of init's socket, as on a node that has no watchdog any more.
         let (state, run) = (dir.path().to_owned(), dir.path().to_owned());
         let mut stopped = false;
-        let test = WatchdogTest { state, run, watchdog: "i6300".into(), repeated: false };
+        let test = WatchdogTest { state, run, watchdog: "i6300".into(), repetition: 0 };
         let Err(error) = test.run(|| stopped = true);
         assert!(matches!(error, SelfTestError::Init(_)) && stopped, "{error}");
         assert_eq!(conclude(dir.path()), None, "a later restart is not judged as the end of this test");
@@ -340,7 +350,7 @@ mod tests {
     fn a_note_is_below_one_sector_and_keeps_its_length() {
         let (state, run) = (PathBuf::new(), PathBuf::new());
         // The kernel's name of a watchdog has 32 bytes.
-        let test = WatchdogTest { state, run, watchdog: "\u{1}".repeat(32), repeated: false };
+        let test = WatchdogTest { state, run, watchdog: "\u{1}".repeat(32), repetition: 0 };
         for (unfed_ms, write_ms) in [(0, None), (12_000, Some(12_000))] {
             let bytes = test.note(unfed_ms, write_ms);
             assert_eq!(bytes.len(), NOTE_LENGTH);

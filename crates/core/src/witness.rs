@@ -141,6 +141,8 @@ struct Task<L> {
     last_answer: Option<BootTime>,
     /// The last request was answered.
     answers: bool,
+    /// Number of requests for a decision in a row that got no answer in time.
+    late_decisions: u32,
 }
 
 impl<L: WitnessLine> Task<L> {
@@ -160,6 +162,7 @@ impl<L: WitnessLine> Task<L> {
             pending_key: None,
             last_answer: None,
             answers: false,
+            late_decisions: 0,
         }
     }
 
@@ -199,6 +202,7 @@ impl<L: WitnessLine> Task<L> {
         let reply = match self.exchange(&queued).await {
             Ok((reply, rtt)) => {
                 self.answers = true;
+                self.late_decisions = 0;
                 self.last_answer = Some(clock::now());
                 self.quorum_thread
                     .send(QuorumInput::Witness(WitnessHealth::Answers { rtt_us: rtt.as_micros() as u64 }));
@@ -206,6 +210,10 @@ impl<L: WitnessLine> Task<L> {
             }
             Err(why) => {
                 self.answers = false;
+                let late = matches!(why, NoAnswer::Swallowed(_) | NoAnswer::Ask(AskError::Timeout(_)));
+                if late && queued.kind != RequestKind::Read {
+                    self.late_decisions = self.late_decisions.saturating_add(1);
+                }
                 tracing::warn!(%why, "the witness gave no answer");
                 self.quorum_thread.send(QuorumInput::Witness(WitnessHealth::Silent { since: self.last_answer }));
                 WitnessReply::NoAnswer
@@ -214,10 +222,13 @@ impl<L: WitnessLine> Task<L> {
         self.quorum_thread.send(QuorumInput::Quorum(Event::Witness { id: queued.id, reply }));
     }
 
-    /// Time limit of a request for a decision.
+    /// Time limit of a request for a decision. From the third one in a row on it doubles: the lease has ended by then, and a
+    /// name server or the path to the witness may have become slower than any fixed limit.
     fn decision_limit(&self) -> Duration {
         let round_trip = self.line.as_ref().and_then(|line| line.round_trip()).unwrap_or_default();
-        (DECISION_ROUND_TRIPS * round_trip).clamp(WITNESS_DECISION_TIMEOUT, WITNESS_READ_TIMEOUT)
+        let first = (DECISION_ROUND_TRIPS * round_trip).max(WITNESS_DECISION_TIMEOUT);
+        let doubled = self.late_decisions.saturating_sub(1).min(4);
+        first.saturating_mul(1 << doubled).min(WITNESS_READ_TIMEOUT)
     }
 
     /// Sends the request and waits for its answer. Meanwhile it takes new requests into the queue. A request that outranks

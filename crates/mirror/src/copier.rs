@@ -10,9 +10,9 @@ use crate::types::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Number of reads of an extent, [`Tuning::retry`](crate::Tuning::retry) apart, after which its unreadable blocks are lost: an error of the disk may
-/// be over by then.
-const READS_BEFORE_LOST: usize = 3;
+/// Most extents of one resync whose unreadable blocks are given up. More of them are the failure of a disk, not of blocks:
+/// their blocks may come back with it, so their extents stay parked.
+const MAX_LOST_EXTENTS: usize = 64;
 
 /// Extents to copy and under way.
 #[derive(Debug, Default)]
@@ -21,8 +21,8 @@ pub(crate) struct Copier {
     pub work: BTreeMap<VolumeId, ExtentSet>,
     /// Extents unreadable here or refused by the peer; repeated every [`Tuning::retry`].
     parked: BTreeMap<VolumeId, ExtentSet>,
-    /// Extents of which one read found unreadable blocks, those of which two reads did, and so on.
-    unreadable: [BTreeMap<VolumeId, ExtentSet>; READS_BEFORE_LOST - 1],
+    /// Time of the first read that found unreadable blocks, by extent.
+    unreadable: BTreeMap<(VolumeId, ExtentIndex), BootTime>,
     /// Volumes that the peer has not created yet.
     pub missing: BTreeSet<VolumeId>,
     /// Extents being read, or sent and not acknowledged.
@@ -78,17 +78,15 @@ impl Copier {
         Some((volume, extent))
     }
 
-    /// Counts a read of an extent that found unreadable blocks. Returns whether it is to be repeated before these blocks
-    /// count as lost.
-    fn read_again(&mut self, volume: VolumeId, extent: ExtentIndex) -> bool {
-        for sets in &mut self.unreadable {
-            let set = sets.entry(volume).or_default();
-            if !set.contains(extent) {
-                set.insert(extent.run(1));
-                return true;
-            }
+    /// Records a read at `now` of an extent that found unreadable blocks. Returns whether it is to be repeated before these
+    /// blocks count as lost, which they do after `lost_after` nanoseconds. Extents above the number `most` are always read
+    /// again.
+    fn read_again(&mut self, at: (VolumeId, ExtentIndex), now: BootTime, lost_after: u64, most: usize) -> bool {
+        if !self.unreadable.contains_key(&at) && self.unreadable.len() >= most {
+            return true;
         }
-        false
+        let first = *self.unreadable.entry(at).or_insert(now);
+        now.since(first) < lost_after
     }
 
     fn park(&mut self, volume: VolumeId, extent: ExtentIndex) {
@@ -212,7 +210,13 @@ impl Mirror {
 
     /// Sends a copy with the mask of the blocks that no replica can give, or parks the extent in order to read it again.
     fn send_lost(&mut self, volume: VolumeId, extent: ExtentIndex, image: ExtentImage, lost: u16, reason: LostReason) {
-        if self.copier.as_mut().is_some_and(|copier| copier.read_again(volume, extent)) {
+        // All guests wait for a reconciliation, and both nodes have tried to read the blocks.
+        let (lost_after, most) = match self.phase {
+            Phase::Reconcile => (2 * self.tuning.retry, usize::MAX),
+            _ => (self.tuning.lost_after, MAX_LOST_EXTENTS),
+        };
+        let now = self.now;
+        if self.copier.as_mut().is_some_and(|copier| copier.read_again((volume, extent), now, lost_after, most)) {
             return self.copy_over(volume, extent, false);
         }
         self.tell_lost(volume, extent, reason);
@@ -293,5 +297,28 @@ impl Mirror {
             // Both replicas may become readable again with different versions of a write that was never acknowledged.
             _ => self.send_lost(volume, extent, mine, lost, LostReason::UnreadableOnBoth),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tuning;
+
+    /// A disk or controller that is away for seconds makes every block of a resync unreadable.
+    #[test]
+    fn blocks_are_given_up_only_after_a_minute_and_only_of_64_extents() {
+        let mut copier = Copier::default();
+        let tuning = Tuning::default();
+        let mut again = |extent: u64, seconds: u64| {
+            let at = (VolumeId(1), ExtentIndex(extent));
+            let now = BootTime(seconds * 1_000_000_000);
+            copier.read_again(at, now, tuning.lost_after, MAX_LOST_EXTENTS)
+        };
+        assert!((0..80).all(|extent| again(extent, 100)));
+        assert!((0..80).all(|extent| again(extent, 159)));
+        let given_up: Vec<u64> = (0..80).filter(|extent| !again(*extent, 160)).collect();
+        assert_eq!(given_up, (0..64).collect::<Vec<_>>());
+        assert!(again(64, 1_000_000));
     }
 }

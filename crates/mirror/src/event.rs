@@ -239,6 +239,9 @@ pub struct Tuning {
     pub confirm: u64,
     /// Interval in nanoseconds at which commands that wait for space, and copies of unreadable extents, are repeated.
     pub retry: u64,
+    /// Time in nanoseconds for which a block of a resync's source must be unreadable before it counts as lost: an error of a
+    /// disk or controller may pass.
+    pub lost_after: u64,
     /// Extents in flight in a resync while no guest waits.
     pub window: usize,
     /// Extents in flight in a resync while guests have requests in flight.
@@ -253,6 +256,7 @@ impl Default for Tuning {
             stuck: 3_000_000_000,
             confirm: 1_000_000_000,
             retry: 1_000_000_000,
+            lost_after: 60_000_000_000,
             window: 32,
             window_busy: 4,
             flight: 24 << 20,

@@ -158,6 +158,9 @@ impl Mirror {
         let stalled = self.store.take_stalled_data();
         if !stalled.is_empty() {
             self.requeue_writes(|op, _| stalled.contains(&op));
+            // This store may have carried out some of them, behind a write that waits for space. A read must not show them
+            // before the peer holds them: a loss of this node would undo them.
+            self.trusted &= !self.both();
         }
     }
 

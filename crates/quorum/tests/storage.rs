@@ -120,6 +120,27 @@ fn if_neither_pool_answers_none_goes_until_one_answers_again() {
     pair.assert_invariants();
 }
 
+/// A storage network that stalls, or one slow sync that both nodes do, hangs both pools for the same time.
+#[test]
+fn none_goes_if_both_pools_answer_again_at_nearly_the_same_time() {
+    for (seed, first, gap_ms) in [(531, A, 0), (532, A, 50), (533, B, 50), (534, A, 150), (535, B, 150), (536, A, 300)]
+    {
+        let mut pair = Pair::protected(seed);
+        let before = pair.oracle.decisions;
+        for node in [A, B] {
+            pair.send_event(node, Event::StorageStuck);
+            pair.send_event(node, Event::PeerStuck);
+        }
+        pair.run(2 * SEC);
+        pair.send_event(first, Event::StorageAnswers);
+        pair.run(gap_ms * MS);
+        pair.send_event(first.peer(), Event::StorageAnswers);
+        pair.run(10 * SEC);
+        assert_eq!(pair.oracle.decisions, before, "{gap_ms} ms apart\n{}", pair.describe());
+        pair.assert_invariants();
+    }
+}
+
 /// A silent peer may be dead, so this node must be able to go on; if the peer lives, it asks first.
 #[test]
 fn a_node_whose_pool_does_not_answer_still_removes_a_silent_peer_but_asks_last() {

@@ -141,6 +141,7 @@ impl CoreState {
         let fence = self.handles.cgroup_fence.clone();
         // The fence counts this kill as well: if nothing is erased, VMs start again only with a permit that knows of it.
         self.access.kills += 1;
+        self.access.vms_reported = None;
         let kill = || {
             let _ = fence.send(CgroupCommand::Kill);
         };

@@ -89,7 +89,7 @@ impl CoreState {
         let (state, run, event_sender) =
             (self.handles.paths.state.clone(), self.handles.paths.run.clone(), self.handles.event_sender.clone());
         let prove = move || {
-            let test = WatchdogTest { state, run, watchdog, repeated: false };
+            let test = WatchdogTest { state, run, watchdog, repetition: 0 };
             let Err(error) = test.run(|| quorum_thread.send(QuorumInput::StopFeeding(true)));
             event_sender.send(Event::SelfTestEnded { sentence: error.to_string() });
         };

@@ -15,6 +15,8 @@ const ROUND_TRIP_DELAY: Duration = Duration::from_millis(20);
 #[derive(Clone, Default)]
 struct FakeWitness {
     swallows: Arc<AtomicBool>,
+    /// Time that each answer takes in addition, as if each request needed a new connection.
+    delay: Arc<Mutex<Duration>>,
     /// The requests that it got.
     asked: Arc<Mutex<Vec<WitnessRequest>>>,
 }
@@ -25,7 +27,8 @@ impl WitnessLine for FakeWitness {
         if self.swallows.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
-        tokio::time::sleep(ROUND_TRIP_DELAY).await;
+        let delay = *self.delay.lock().unwrap();
+        tokio::time::sleep(ROUND_TRIP_DELAY + delay).await;
         let (from, body) = (dyad_quorum::Acceptor::W, ReplyBody::Base(Config::first(NodeId::A, 7)));
         Ok(AcceptorReply { from, incarnation: 1, witness: WitnessId(1), witness_changes: 0, body })
     }
@@ -188,4 +191,26 @@ async fn a_healthy_witness_finishes_a_read_before_a_decision_and_keeps_its_conne
     let deciding = task.ask(decision(NodeId::A));
     assert!(matches!(task.result_of(reading).await.0, WitnessReply::Received(_)));
     assert!(matches!(task.result_of(deciding).await.0, WitnessReply::Received(_)));
+}
+
+/// A dead name server or a slow path can make each new connection take longer than the first time limit of a decision.
+#[tokio::test(start_paused = true)]
+async fn a_decision_reaches_a_witness_to_which_a_connection_takes_five_seconds() {
+    let mut task = TaskFixture::start();
+    *task.witness.delay.lock().unwrap() = Duration::from_secs(5);
+    let begin = Instant::now();
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let id = task.ask(decision(NodeId::A));
+        if let WitnessReply::Received(_) = task.result_of(id).await.0 {
+            break;
+        }
+        assert!(tries < 10, "the witness is never reached");
+    }
+    assert!(begin.elapsed() < Duration::from_secs(17), "{:?}", begin.elapsed());
+    // The next failure begins with the short limit again.
+    task.swallow(true);
+    let id = task.ask(decision(NodeId::A));
+    assert_eq!(task.result_of(id).await.1.as_millis() / 100, WITNESS_DECISION_TIMEOUT.as_millis() / 100);
 }

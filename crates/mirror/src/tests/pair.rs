@@ -293,7 +293,8 @@ impl Pair {
             return;
         }
         let inventory = self.nodes[node].store.inventory();
-        self.nodes[node].mirror = Some(Mirror::new(self.now, Tuning::default(), inventory));
+        self.nodes[node].mirror =
+            Some(Mirror::new(self.now, Tuning { lost_after: 2_000_000_000, ..Tuning::default() }, inventory));
         self.nodes[node].commands.clear();
         self.nodes[node].clean = false;
         (self.nodes[node].storage_stuck, self.nodes[node].hung_ms) = (false, 0);

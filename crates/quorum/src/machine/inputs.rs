@@ -34,6 +34,8 @@ pub(super) struct OwnState {
     pub healthy: bool,
     /// The pool answers its commands.
     pub storage_answers: bool,
+    /// Time of the last [`Event::StorageAnswers`], or of the start.
+    pub storage_answers_since: BootTime,
     /// The hardware watchdog is proven.
     pub watchdog_proven: bool,
     /// A planned leave is under way.

@@ -94,6 +94,7 @@ impl Quorum {
             own: OwnState {
                 healthy: true,
                 storage_answers: true,
+                storage_answers_since: now,
                 watchdog_proven: setup.watchdog_proven,
                 leaving: false,
             },
@@ -184,7 +185,12 @@ impl Quorum {
             Event::Healthy => self.own.healthy = true,
             Event::Faulty => self.own.healthy = false,
             Event::StorageStuck => self.own.storage_answers = false,
-            Event::StorageAnswers => self.own.storage_answers = true,
+            Event::StorageAnswers => {
+                self.own.storage_answers = true;
+                self.own.storage_answers_since = self.now;
+                // Told while this node's own pool did not answer, so it may be this node's fault.
+                self.replica.stuck = None;
+            }
             Event::WatchdogProven(proven) => self.own.watchdog_proven = proven,
             Event::Admit { incarnation } => self.requests.admit = Some(incarnation),
             Event::Enrol { witness, incarnation } => self.requests.enrol = Some((witness, incarnation)),

@@ -113,6 +113,8 @@ impl Quorum {
         // own pool is: it leaves both judgements to the peer.
         let storage_stuck = self.peer.storage_stuck_since().filter(|_| self.own.storage_answers);
         if let Some(first) = storage_stuck {
+            // Both pools may have hung for one reason: the peer gets the time to say that its pool answers again as well.
+            let first = first.max(self.own.storage_answers_since + self.setup.timing.stuck_delay);
             return Some((first + delay, Reason::PeerStorage, Acceptor::W));
         }
         if self.peer.health().is_some_and(|health| !health.register_writable) {
