@@ -20,7 +20,10 @@ pub fn begin(state: &Path, vms: Option<&Path>, kill: impl FnOnce()) -> Result<()
     let deadline = Instant::now() + KILL_TIMEOUT;
     while !cgroup_fence::closed(vms) {
         if Instant::now() > deadline {
-            return Err(Refusal::new(RefusalCode::VmRunning, "Nothing was erased: the VMs of this node do not end."));
+            return Err(Refusal::new(
+                RefusalCode::VmRunning,
+                "Nothing was erased: the VMs of this node do not end; restart the node and ask again.",
+            ));
         }
         std::thread::sleep(cgroup_fence::POLL_INTERVAL);
     }

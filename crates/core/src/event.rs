@@ -87,7 +87,7 @@ pub enum Event {
         /// The beginning of the leave, which tells it from a later one.
         begun: Instant,
     },
-    /// 10 s have passed since the pool failed and this node began to hand over.
+    /// The time for a hand-over after the failure of the pool is over: 10 s, or longer until this daemon has run for 61 s.
     HandOverTimedOut,
     /// The leave that precedes an erasure has ended.
     LeftForErase {

@@ -1,8 +1,8 @@
 //! Client of the witness: the task that sends the requests of the quorum thread to it.
 //!
 //! One request is in flight at a time, and at most one of each kind waits. A witness that swallows requests counts as away,
-//! like a witness that refuses them: a request for a decision is given up after a silence that is shorter than a lease, and
-//! it waits for no other request longer than that.
+//! like a witness that refuses them: the first two requests in a row for a decision are given up after a silence that is
+//! shorter than a lease, later ones after a longer one. A decision waits for no other request longer than that.
 
 mod queue;
 #[cfg(test)]

@@ -372,6 +372,18 @@ fn a_witness_named_at_setup_is_enrolled_before_a_disk_is_touched() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
+/// Two daemons that form a pair, with a witness that holds the tie vote.
+fn pair_with_witness(program: &Path, folder: &Path) -> (CoreDaemons, RunningProgram) {
+    let daemons = CoreDaemons::blank(program, folder).unwrap();
+    let (running, code) = witness(&daemons, folder);
+    let witness = Some(Enrol { address: "10.77.0.1".into(), code });
+    daemons.ask(0, &Request::CreatePair(CreatePair { witness, ..daemons.create_pair_request(0) })).unwrap();
+    daemons.wait("the first daemon to work", 0, Duration::from_secs(60), |status| status.quorum.is_some()).unwrap();
+    daemons.join(1).unwrap();
+    wait_for_witness(&daemons);
+    (daemons, running)
+}
+
 /// Waits until both nodes are in sync, reach the witness, and the witness holds the tie vote.
 fn wait_for_witness(daemons: &CoreDaemons) {
     daemons.wait_in_sync().unwrap();
@@ -393,13 +405,7 @@ const ABSENCE_PERIOD: Duration = Duration::from_millis(900);
 fn a_killed_daemon_that_restarts_soon_causes_no_fail_over() {
     let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (program, folder) = (core_program(), folder("back"));
-    let mut daemons = CoreDaemons::blank(&program, &folder).unwrap();
-    let (_witness, code) = witness(&daemons, &folder);
-    let witness = Some(Enrol { address: "10.77.0.1".into(), code });
-    daemons.ask(0, &Request::CreatePair(CreatePair { witness, ..daemons.create_pair_request(0) })).unwrap();
-    daemons.wait("the first daemon to work", 0, Duration::from_secs(60), |status| status.quorum.is_some()).unwrap();
-    daemons.join(1).unwrap();
-    wait_for_witness(&daemons);
+    let (mut daemons, _witness) = pair_with_witness(&program, &folder);
     let mut ring = ring(&daemons);
     ring.write_counters(50);
     let epoch = |daemons: &CoreDaemons, number| daemons.status(number).unwrap().quorum.unwrap().epoch;
@@ -428,13 +434,7 @@ fn a_killed_daemon_that_restarts_soon_causes_no_fail_over() {
 fn vms_of_a_lost_node_are_neither_deleted_nor_are_their_disks_used() {
     let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (program, folder) = (core_program(), folder("fence"));
-    let daemons = CoreDaemons::blank(&program, &folder).unwrap();
-    let (_witness, code) = witness(&daemons, &folder);
-    let witness = Some(Enrol { address: "10.77.0.1".into(), code });
-    daemons.ask(0, &Request::CreatePair(CreatePair { witness, ..daemons.create_pair_request(0) })).unwrap();
-    daemons.wait("the first daemon to work", 0, Duration::from_secs(60), |status| status.quorum.is_some()).unwrap();
-    daemons.join(1).unwrap();
-    wait_for_witness(&daemons);
+    let (daemons, _witness) = pair_with_witness(&program, &folder);
     let change = |number, change| daemons.ask(number, &Request::Change { change });
     for (name, node) in [("on-a", NodeId::A), ("on-b", NodeId::B)] {
         change(0, Change::CreateVolume { name: name.into(), size: 1 << 20, primary: node }).unwrap();
