@@ -739,3 +739,31 @@ fn only_the_kernel_ends_a_kill_or_a_freeze() {
     core.handle(clock, Event::VmsRunning(true), &mut actions);
     assert!(actions.iter().any(|action| matches!(action, Action::Kill { .. })), "a VM exists after the kill");
 }
+
+/// The configuration that removes node A was heard before the conflict; it may be that of the wrong copy.
+#[test]
+fn after_a_conflict_a_configuration_heard_before_is_not_adopted() {
+    for conflict in [false, true] {
+        let pair = Pair::protected(74);
+        let mut core = pair.nodes[0].quorum().clone();
+        let clock = pair.nodes[0].clock(pair.now);
+        let removal = heartbeat_of_b(&pair, |base| dyad_quorum::Config { epoch: base.epoch.next(), ..solo_b(base) });
+        let mut actions = Vec::new();
+        core.handle(clock, Event::Peer { path: 0, datagram: removal }, &mut actions);
+        if conflict {
+            let other = |base: &dyad_quorum::Config| dyad_quorum::Config {
+                epoch: base.epoch.next(),
+                lead: A,
+                tie: Acceptor::A,
+                members: Members::only(A),
+                ..base.clone()
+            };
+            let datagram = heartbeat_of_b(&pair, other);
+            core.handle(clock, Event::Peer { path: 0, datagram }, &mut actions);
+        }
+        actions.clear();
+        core.handle(clock, Event::VmsKilled, &mut actions);
+        let adopts = actions.iter().any(|action| matches!(action, Action::Persist { .. }));
+        assert_eq!(adopts, !conflict, "{actions:?}");
+    }
+}

@@ -34,7 +34,8 @@ impl Quorum {
     fn adopt_newer(&mut self, out: &mut Vec<Action>) {
         self.register.forget_reached();
         if let Some(newer) = self.register.newer() {
-            if self.stopped_for(newer) {
+            // After a conflict a configuration that was heard before it may be that of the wrong copy as well.
+            if self.stopped_for(newer) && !self.register.conflict() {
                 let mut next = self.register.record().clone();
                 next.adopt(newer.clone());
                 self.persist(next, AfterPersist::Chosen { learned: true }, out);
@@ -72,7 +73,7 @@ impl Quorum {
     fn conclude(&mut self, out: &mut Vec<Action>) {
         let Some(active) = &self.proposals.active else { return };
         let Some((ballot, value)) = &active.voted else { return };
-        if self.register.is_writing() {
+        if self.register.is_writing() || self.register.conflict() {
             return;
         }
         match proposer::conclude(self.register.record(), &active.proposal, *ballot, value) {
