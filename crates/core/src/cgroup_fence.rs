@@ -208,7 +208,7 @@ pub fn populated(vms: Option<&Path>) -> bool {
 mod tests {
     use super::*;
     use std::io::Write as _;
-    use std::process::Command;
+    use std::process::{Child, Command, Stdio};
 
     /// A new cgroup for one test. `None` for a user who may not make one; for root that is a failure.
     fn new_cgroup(name: &str) -> Option<PathBuf> {
@@ -224,6 +224,25 @@ mod tests {
         Some(dir)
     }
 
+    /// Ends the process when the test ends or fails. A frozen process that outlived its test would keep the test's output
+    /// open, and who reads it would wait for ever.
+    struct KilledOnDrop(Child);
+
+    impl Drop for KilledOnDrop {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    fn await_condition(holds: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !holds() {
+            assert!(Instant::now() < deadline, "the kernel does not confirm");
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+
     #[test]
     fn a_kill_of_a_cgroup_that_does_not_exist_is_confirmed() {
         let (tx, rx) = channel();
@@ -235,8 +254,8 @@ mod tests {
     #[test]
     fn the_kernel_confirms_freeze_kill_and_thaw() {
         let Some(group) = new_cgroup("cgroup_fence") else { return };
-        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
-        fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
+        let mut child = KilledOnDrop(Command::new("sleep").arg("1000").spawn().unwrap());
+        fs::write(group.join("cgroup.procs"), child.0.id().to_string()).unwrap();
         let (tx, rx) = channel();
         let commands = start(Some(group.clone()), move |d| tx.send(d).unwrap());
         let wait = || rx.recv_timeout(Duration::from_secs(10)).unwrap();
@@ -250,7 +269,7 @@ mod tests {
         commands.send(CgroupCommand::Freeze).unwrap();
         commands.send(CgroupCommand::Kill).unwrap();
         assert_eq!((wait(), wait()), (CgroupState::Frozen, CgroupState::Killed));
-        assert!(!child.wait().unwrap().success());
+        assert!(!child.0.wait().unwrap().success());
         assert!(events().contains("populated 0"));
         fs::remove_dir(&group).unwrap();
     }
@@ -266,13 +285,13 @@ mod tests {
         commands.send(CgroupCommand::Kill).unwrap();
         assert_eq!(wait(), CgroupState::Killed);
         // The process says whether it executes, and ends when its input ends.
-        let mut late = Command::new("cat")
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        fs::write(group.join("cgroup.procs"), late.id().to_string()).unwrap();
-        let (mut input, mut output) = (late.stdin.take().unwrap(), late.stdout.take().unwrap());
+        let cat = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut late = KilledOnDrop(cat);
+        fs::write(group.join("cgroup.procs"), late.0.id().to_string()).unwrap();
+        // The kernel says "frozen 0" from the entry of a process until it has frozen that process.
+        let is_frozen = || fs::read_to_string(group.join("cgroup.events")).unwrap().contains("frozen 1");
+        await_condition(is_frozen);
+        let (mut input, mut output) = (late.0.stdin.take().unwrap(), late.0.stdout.take().unwrap());
         input.write_all(b"x").unwrap();
         let (heard, said) = channel();
         let reader = std::thread::spawn(move || {
@@ -283,13 +302,13 @@ mod tests {
         commands.send(CgroupCommand::AllowStarts { kills: 0 }).unwrap();
         commands.send(CgroupCommand::Thaw).unwrap();
         assert_eq!(wait(), CgroupState::Thawed);
-        assert!(fs::read_to_string(group.join("cgroup.events")).unwrap().contains("frozen 1"));
+        assert!(is_frozen());
         assert!(said.try_recv().is_err(), "the late process executed");
         commands.send(CgroupCommand::AllowStarts { kills: 1 }).unwrap();
         assert_eq!(said.recv_timeout(Duration::from_secs(10)).unwrap(), 1);
         drop(input);
         reader.join().unwrap();
-        assert!(late.wait().unwrap().success());
+        assert!(late.0.wait().unwrap().success());
         fs::remove_dir(&group).unwrap();
     }
 
