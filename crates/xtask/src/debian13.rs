@@ -35,6 +35,8 @@ mount --bind "$repository" "$tree/repository"
 mount -o remount,bind,ro "$tree/repository"
 mount --bind "$output" "$tree/output"
 mount --bind "$cargo" "$tree/cargo"
+# Cargo looks there first for cargo-fmt and cargo-clippy, and rustup's own would ask for a rustup that the tree lacks.
+if [ -d "$tree/cargo/bin" ]; then mount -t tmpfs tmpfs "$tree/cargo/bin"; fi
 mount --bind "$toolchain" "$tree/toolchain"
 exec chroot "$tree" env --chdir=/repository "$@"
 "#;
