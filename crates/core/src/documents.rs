@@ -1,154 +1,138 @@
-//! The replicated document on volume 0: the task that reads it, and changes it on the lead.
+//! Reads and writes the pair's document in volume 0, as the task of `placement` asks for it, and stores it in the document
+//! cache of this node.
 //!
-//! **Invariants.** A change is answered with success only after a flush of volume 0, so it is durable on every in-sync node. If
-//! the membership changes during the write, the change is refused, although it may have been made, and its write is not
-//! repeated: the mirror refuses the requests to volume 0 when this node stops being its writer.
+//! **Invariant.** The steps of [`DocumentTask`] are carried out in order, and a document is in the cache before the decision of
+//! its change is sent, unless the cache cannot be written.
 
-use crate::event::{ChangeTicket, DocumentRead, Event, EventSender, MembershipTerm};
-use crate::guests::VolumeBackend;
-use crate::volume_request::{VolumeError, VolumeReplyTo};
+use crate::event::{DocumentRead, Event, EventSender};
+use crate::volume_request::{VolumeError, VolumeReplyTo, VolumeRequest};
 use bytes::Bytes;
 use dyad_control::{Refusal, RefusalCode, chain};
-use dyad_desired::slots::{self, DocumentChoice, SLOT_BYTES};
-use dyad_desired::{Change, Document, apply};
-use dyad_mirror::VolumeChange;
+use dyad_desired::Document;
+use dyad_mirror::GuestError;
+use dyad_placement::{ChangeError, ChangeTicket, DocumentAction, DocumentRequest, DocumentTask, MembershipTerm};
 use dyad_provision::document_cache;
-use dyad_provision::setup::DOCUMENT_BYTES;
 use dyad_types::VolumeId;
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 
-/// Longest time that a change waits in the queue. After that it is refused, because its client may have given up.
-const CHANGE_QUEUE_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Requests to the task, which carries them out one after the other.
+/// Inputs of the task.
 #[derive(Debug)]
-pub enum DocumentRequest {
-    /// Make a change (only on the lead), then send [`Event::ChangeDone`].
-    Change {
-        change: Change,
-        ticket: ChangeTicket,
-        /// Start of the wait that [`CHANGE_QUEUE_TIMEOUT`] limits.
-        asked_at: Instant,
-    },
-    /// Send [`Event::ChangeDone`] for a change that the peer has decided. The requests queued before are carried out first,
-    /// so `CoreState` gets the changed document before.
+pub enum DocumentInput {
+    /// A request for [`DocumentTask`].
+    Request(DocumentRequest),
+    /// Send [`Event::ChangeDone`] for a change that the peer has decided, after the requests queued before: `CoreState` gets
+    /// the changed document before.
     Confirm {
         ticket: ChangeTicket,
         /// The peer's decision.
         result: Result<(), Refusal>,
     },
-    /// Read the document again, because volume 0 may have changed: after a change of membership, or when the peer says so.
-    Reload {
-        /// This node writes volume 0 now.
-        lead: bool,
-        /// The membership term of this node.
-        term: MembershipTerm,
-    },
 }
 
 /// Starts the task. `state` is the folder of the document cache.
-pub fn start(event_sender: EventSender, state: PathBuf) -> mpsc::UnboundedSender<DocumentRequest> {
-    let (sender, requests) = mpsc::unbounded_channel();
-    let volume = VolumeBackend::new(event_sender.clone(), VolumeId::DOCUMENT, DOCUMENT_BYTES);
-    tokio::spawn(
-        DocumentTask {
-            event_sender,
-            state,
-            volume,
-            current: None,
-            published: None,
-            lead: false,
-            term: MembershipTerm(0),
-        }
-        .run(requests),
-    );
+pub fn start(event_sender: EventSender, state: PathBuf) -> mpsc::UnboundedSender<DocumentInput> {
+    let (sender, inputs) = mpsc::unbounded_channel();
+    let driver = Driver { event_sender, state, task: DocumentTask::default(), peer_decisions: HashMap::new() };
+    tokio::spawn(driver.run(inputs));
     sender
 }
 
-struct DocumentTask {
+struct Driver {
     event_sender: EventSender,
     /// Folder of the document cache.
     state: PathBuf,
-    volume: VolumeBackend,
-    /// The document that a change is applied to. `None` = none was read since membership term or lead changed.
-    current: Option<Document>,
-    /// Membership term and document of the last [`Event::DocumentRead`].
-    published: Option<(MembershipTerm, Document)>,
-    lead: bool,
-    term: MembershipTerm,
+    task: DocumentTask,
+    /// Decisions of the peer that wait for the requests before them.
+    peer_decisions: HashMap<ChangeTicket, Result<(), Refusal>>,
 }
 
-impl DocumentTask {
-    async fn run(mut self, mut requests: mpsc::UnboundedReceiver<DocumentRequest>) {
-        while let Some(request) = requests.recv().await {
-            match request {
-                DocumentRequest::Reload { lead, term } => {
-                    if (lead, term) != (self.lead, self.term) {
-                        // No change is made until the document is read again: the other node may have written it.
-                        self.current = None;
-                    }
-                    (self.lead, self.term) = (lead, term);
-                    self.reload().await;
-                    self.event_sender.send(Event::DocumentReadEnded);
+impl Driver {
+    async fn run(mut self, mut inputs: mpsc::UnboundedReceiver<DocumentInput>) {
+        while let Some(input) = inputs.recv().await {
+            let request = match input {
+                DocumentInput::Request(request) => request,
+                DocumentInput::Confirm { ticket, result } => {
+                    self.peer_decisions.insert(ticket, result);
+                    DocumentRequest::Confirm { ticket }
                 }
-                DocumentRequest::Confirm { ticket, result } => {
-                    self.event_sender.send(Event::ChangeDone { ticket, result });
-                }
-                DocumentRequest::Change { ticket, asked_at, .. } if asked_at.elapsed() > CHANGE_QUEUE_TIMEOUT => {
-                    let text = "The pair could not make this change in time and did not make it; ask again.";
-                    let result = Err(Refusal::new(RefusalCode::TooLate, text));
-                    self.event_sender.send(Event::ChangeDone { ticket, result });
-                }
-                DocumentRequest::Change { change, ticket, .. } => {
-                    let result = self.change(&change).await;
-                    self.event_sender.send(Event::ChangeDone { ticket, result });
-                }
+            };
+            let mut actions = Vec::new();
+            self.task.request(crate::clock::now(), request, &mut actions);
+            if self.carry_out(actions).await.is_err() {
+                return;
             }
         }
     }
 
-    /// Reads both slots of the document and publishes the newer valid one.
-    async fn reload(&mut self) {
-        let (first, second) = match self.slots().await {
-            Ok(slots) => slots,
-            Err(error) => return tracing::info!(%error, "the document cannot be read now"),
-        };
-        match slots::choose(&first, &second) {
-            DocumentChoice::Fresh => {}
-            DocumentChoice::Current(document, error) => {
-                if let Some(error) = error {
-                    tracing::info!(error, "one slot of the document is not usable; the other one is");
-                }
-                self.publish(*document).await;
+    /// Carries out the actions of one request, until the task waits for the next one.
+    ///
+    /// # Errors
+    /// The core is stopping: there is no one left to tell.
+    async fn carry_out(&mut self, actions: Vec<DocumentAction>) -> Result<(), CoreIsStopping> {
+        let mut queue = VecDeque::from(actions);
+        while let Some(action) = queue.pop_front() {
+            if let Some(result) = self.carry_out_one(action).await? {
+                let mut actions = Vec::new();
+                self.task.completed(crate::clock::now(), result, &mut actions);
+                queue.extend(actions);
             }
-            DocumentChoice::Lost(why) => self.event_sender.send(Event::DocumentLost { why }),
+        }
+        Ok(())
+    }
+
+    /// Carries out one action. Returns the result if the task waits for it.
+    async fn carry_out_one(
+        &mut self,
+        action: DocumentAction,
+    ) -> Result<Option<Result<Bytes, GuestError>>, CoreIsStopping> {
+        match action {
+            DocumentAction::Volume(op) => {
+                let request = |reply_to| Event::Volume(VolumeRequest { volume: VolumeId::DOCUMENT, op, reply_to });
+                return self.result_of(request).await.map(Some);
+            }
+            DocumentAction::VolumeTable(change) => {
+                return self.result_of(|reply_to| Event::VolumeTable { change, reply_to }).await.map(Some);
+            }
+            DocumentAction::Publish { document, term, changed } => self.publish(document, term, changed).await,
+            DocumentAction::ReadEnded => self.event_sender.send(Event::DocumentReadEnded),
+            DocumentAction::NotRead(error) => tracing::info!(%error, "the document cannot be read now"),
+            DocumentAction::OneCopyDamaged(error) => {
+                tracing::info!(error, "one slot of the document is not usable; the other one is");
+            }
+            DocumentAction::Lost(why) => self.event_sender.send(Event::DocumentLost { why }),
+            DocumentAction::Decided { ticket, result } => {
+                let result = result.map_err(|error| refusal(&error));
+                self.event_sender.send(Event::ChangeDone { ticket, result });
+            }
+            DocumentAction::Confirmed { ticket } => {
+                if let Some(result) = self.peer_decisions.remove(&ticket) {
+                    self.event_sender.send(Event::ChangeDone { ticket, result });
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn result_of(
+        &self,
+        request: impl FnOnce(VolumeReplyTo) -> Event,
+    ) -> Result<Result<Bytes, GuestError>, CoreIsStopping> {
+        let (answer, result) = oneshot::channel();
+        self.event_sender.send(request(VolumeReplyTo::Task(answer)));
+        match result.await {
+            Ok(Ok(data)) => Ok(Ok(data)),
+            Ok(Err(VolumeError::Refused(error))) => Ok(Err(error)),
+            Ok(Err(VolumeError::Stopping)) | Err(_) => Err(CoreIsStopping),
         }
     }
 
-    async fn slots(&self) -> Result<(Bytes, Bytes), VolumeError> {
-        let slot = SLOT_BYTES as u64;
-        Ok((
-            self.volume.read_document_slot(0..slot, self.lead).await?,
-            self.volume.read_document_slot(slot..2 * slot, self.lead).await?,
-        ))
-    }
-
-    /// Sends a document to `CoreState` if it differs from the one sent last, and stores it in the document cache.
-    async fn publish(&mut self, document: Document) {
-        self.current = Some(document.clone());
-        let current = (self.term, document);
-        if self.published.as_ref() == Some(&current) {
-            return;
-        }
-        let (term, document) = current.clone();
-        let kept = document.clone();
-        let known = self.published.replace(current).is_some_and(|(_, old)| old == kept);
+    /// Sends a document to `CoreState`, and stores it in the document cache if it has changed.
+    async fn publish(&self, document: Document, term: MembershipTerm, changed: bool) {
+        let kept = changed.then(|| document.clone());
         self.event_sender.send(Event::DocumentRead(DocumentRead { document, term }));
-        if known {
-            return;
-        }
+        let Some(kept) = kept else { return };
         // On a thread for blocking work: the runtime's threads must not wait for the disk of the state partition.
         let state = self.state.clone();
         let saved = tokio::task::spawn_blocking(move || document_cache::save(&state, &kept)).await;
@@ -161,56 +145,29 @@ impl DocumentTask {
             );
         }
     }
+}
 
-    /// Applies a change and writes the new document.
-    async fn change(&mut self, change: &Change) -> Result<(), Refusal> {
-        let Some(current) = self.current.clone() else {
-            return Err(Refusal::new(
-                RefusalCode::NoDocument,
-                "The pair's document is not readable yet; ask again in a moment.",
-            ));
-        };
-        let next = apply(&current, change).map_err(Refusal::from)?;
-        // Volumes are created before the document is written. A crash in between leaves an orphaned volume, which the
-        // garbage collection deletes, and never a document that names a missing volume. The garbage collection also deletes
-        // the volumes that the new document no longer names.
-        let before = current.volume_sizes();
-        for (id, size) in next.volume_sizes().into_iter().filter(|(id, _)| !before.contains_key(id)) {
-            self.change_volume_table(VolumeChange::Create { id, size }).await?;
-        }
-        self.write(next).await
-    }
+/// The core's state thread has ended, so requests to it get no answer.
+struct CoreIsStopping;
 
-    async fn change_volume_table(&self, change: VolumeChange) -> Result<(), Refusal> {
-        let (answer, done) = oneshot::channel();
-        self.event_sender.send(Event::VolumeTable { change, reply_to: VolumeReplyTo::Task(answer) });
-        match done.await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(Refusal::new(RefusalCode::Pool, error.to_string())),
-            Err(_) => Err(Refusal::stopping()),
-        }
-    }
-
-    async fn write(&mut self, document: Document) -> Result<(), Refusal> {
-        let encoded = slots::encode(&document).map_err(Refusal::from)?;
-        let interrupted = |error: VolumeError| {
-            Refusal::new(
-                RefusalCode::MembershipChanged,
-                format!("The pair is just changing who leads it: {error}; ask again."),
-            )
-        };
-        self.volume.write(encoded.offset, encoded.bytes.into()).await.map_err(interrupted)?;
-        self.volume.flush().await.map_err(interrupted)?;
-        self.publish(document).await;
-        Ok(())
-    }
+/// The refusal that the client of a change gets.
+fn refusal(error: &ChangeError) -> Refusal {
+    let code = match error {
+        ChangeError::NoDocument => RefusalCode::NoDocument,
+        ChangeError::TooLate => RefusalCode::TooLate,
+        ChangeError::Rule(refusal) => return refusal.clone().into(),
+        ChangeError::Volume(_) => RefusalCode::Pool,
+        ChangeError::Interrupted(_) => RefusalCode::MembershipChanged,
+    };
+    Refusal::new(code, error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volume_request::VolumeRequest;
-    use dyad_mirror::{GuestError, GuestOp};
+    use dyad_desired::Change;
+    use dyad_desired::slots::{self, SLOT_BYTES};
+    use dyad_mirror::{GuestOp, VolumeChange};
     use dyad_types::NodeId;
     use std::sync::mpsc::channel;
 
@@ -222,7 +179,7 @@ mod tests {
         let requests = start(EventSender(sender), PathBuf::new());
         for (lead, expected) in [(true, "Read"), (false, "Peek")] {
             requests
-                .send(DocumentRequest::Reload { lead, term: MembershipTerm(0) })
+                .send(DocumentInput::Request(DocumentRequest::Reload { lead, term: MembershipTerm(0) }))
                 .unwrap_or_else(|_| panic!("the task ended"));
             let mut asked = Vec::new();
             loop {
@@ -301,9 +258,10 @@ mod tests {
         runtime.block_on(async {
             let requests = start(EventSender(sender), dir.path().into());
             let send = |request| requests.send(request).unwrap_or_else(|_| panic!("the task ended"));
-            send(DocumentRequest::Reload { lead: true, term: MembershipTerm(0) });
+            send(DocumentInput::Request(DocumentRequest::Reload { lead: true, term: MembershipTerm(0) }));
             for (number, change) in changes.into_iter().enumerate() {
-                send(DocumentRequest::Change { change, ticket: ChangeTicket(number as u64), asked_at: Instant::now() });
+                let (ticket, asked_at) = (ChangeTicket(number as u64), crate::clock::now());
+                send(DocumentInput::Request(DocumentRequest::Change { change, ticket, asked_at }));
                 decided.recv().await.expect("each change is decided");
             }
         });

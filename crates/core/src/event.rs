@@ -11,11 +11,11 @@ use crate::volume_request::{VolumeError, VolumeReplyTo, VolumeRequest};
 use dyad_control::{Refusal, Reply, Request};
 use dyad_desired::Document;
 use dyad_mirror::{StoreError, StoreOp, StoreOutput, VolumeChange};
+use dyad_placement::{ChangeTicket, MembershipTerm, Timer};
 use dyad_provision::identity::{Peer, Witness};
-use dyad_types::{VolumeId, number};
+use dyad_types::VolumeId;
 use std::fmt;
 use std::sync::mpsc::Sender;
-use std::time::Instant;
 use tokio::sync::oneshot;
 
 /// One input of the core's state thread.
@@ -82,13 +82,8 @@ pub enum Event {
         /// Answers the client that asked for it.
         answer: oneshot::Sender<Reply>,
     },
-    /// 10 s have passed since a client asked for a leave. Without effect if that leave has ended.
-    LeaveTimedOut {
-        /// The beginning of the leave, which tells it from a later one.
-        begun: Instant,
-    },
-    /// The time for a hand-over after the failure of the pool is over: 10 s, or longer until this daemon has run for 61 s.
-    HandOverTimedOut,
+    /// The time of [`dyad_placement::Action::After`] is over.
+    TimedOut(Timer),
     /// The leave that precedes an erasure has ended.
     LeftForErase {
         /// `Ok` = the quorum machine says that it is complete.
@@ -144,11 +139,6 @@ impl fmt::Debug for StoreDone {
     }
 }
 
-number! {
-    /// Number of a membership term: one stay of this node in the in-sync set. Counted from 0 in each run of the daemon.
-    pub struct MembershipTerm;
-}
-
 /// A document, read or written.
 pub struct DocumentRead {
     pub document: Document,
@@ -163,10 +153,6 @@ impl fmt::Debug for DocumentRead {
         shown.field("generation", &self.document.generation).field("term", &self.term).finish_non_exhaustive()
     }
 }
-
-/// Number of a change of the document from its request to its decision. Never used twice in one run of the daemon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ChangeTicket(pub u64);
 
 /// The sending end of the event queue that the core's state thread reads.
 #[derive(Debug, Clone)]

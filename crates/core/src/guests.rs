@@ -65,17 +65,6 @@ impl VolumeBackend {
     }
 }
 
-impl VolumeBackend {
-    /// Reads a part of the document's volume: as its writer, or from the local replica while the peer is the writer.
-    ///
-    /// # Errors
-    /// The mirror refused the request, or the core is stopping.
-    pub async fn read_document_slot(&self, bytes: Range<u64>, writer: bool) -> VolumeResult {
-        let (block, count) = block_and_count(&bytes);
-        self.request(if writer { GuestOp::Read { block, count } } else { GuestOp::Peek { block, count } }).await
-    }
-}
-
 /// First block and number of blocks of a range of bytes.
 fn block_and_count(bytes: &Range<u64>) -> (BlockIndex, u64) {
     (BlockIndex(bytes.start / BLOCK_BYTES), (bytes.end - bytes.start) / BLOCK_BYTES)

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use std::ops::Range;
 
 /// Input of [`Mirror::handle`](crate::Mirror::handle).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// Time passed. Send one at least every 100 ms.
     Tick,

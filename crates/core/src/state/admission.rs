@@ -12,10 +12,10 @@ use tokio::sync::oneshot;
 impl CoreState {
     /// Opens or renews the code with which the second node joins.
     pub(super) fn open_pairing_code(&mut self) -> Reply {
-        if !self.leads() {
+        if !self.placement.leads() {
             return Reply::refused(RefusalCode::NotLead, "The other node leads the pair: open the pairing code there.");
         }
-        if self.membership.peer_incarnation() != 0 && self.membership.config.members == quorum::Members::Both {
+        if self.placement.peer_incarnation() != 0 && self.placement.config().members == quorum::Members::Both {
             return Reply::refused(RefusalCode::PairComplete, "The pair already has two nodes in sync.");
         }
         let open = self.handles.pairing.open_code(&self.identity);
@@ -47,7 +47,7 @@ impl CoreState {
 
     /// Enrols the pair at a witness. A success is sent as [`Event::Enrolled`]; a refusal is answered at once.
     pub(super) fn enrol(&mut self, request: Enrol, answer: oneshot::Sender<Reply>) {
-        if !self.leads() {
+        if !self.placement.leads() {
             let _ = answer
                 .send(Reply::refused(RefusalCode::NotLead, "The other node leads the pair: enrol the witness there."));
             return;
@@ -79,16 +79,15 @@ impl CoreState {
     pub(super) fn repeat_introductions(&self) {
         let identity = &self.identity;
         if let Some(peer) = &identity.peer
-            && self.membership.config.exists()
-            && self.membership.config.members.has(self.me)
-            && self.membership.peer_incarnation() != peer.incarnation
+            && self.placement.is_member()
+            && self.placement.peer_incarnation() != peer.incarnation
         {
             self.handles.quorum_thread.tell(quorum::Event::Admit { incarnation: peer.incarnation });
         }
         if let Some(witness) = &identity.witness
             && let Ok(id) = u128::from_str_radix(&witness.id, 16)
             && witness.incarnation != 0
-            && self.membership.config.witness.0 != id
+            && self.placement.config().witness.0 != id
         {
             let (witness, incarnation) = (quorum::WitnessId(id), witness.incarnation);
             self.handles.quorum_thread.tell(quorum::Event::Enrol { witness, incarnation });
@@ -112,7 +111,9 @@ impl CoreState {
     /// Takes over the witness that the document names if this node does not use it yet: the other node enrolled it.
     pub(super) fn remember_witness(&mut self) {
         // The cached document of an earlier run may name an earlier witness.
-        let Some(info) = self.document.of_this_run().and_then(|document| document.witness.clone()) else { return };
+        let Some(info) = self.placement.document().of_this_run().and_then(|document| document.witness.clone()) else {
+            return;
+        };
         if self.identity.witness.as_ref().is_some_and(|known| known.id == info.id) {
             return;
         }

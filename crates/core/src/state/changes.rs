@@ -2,23 +2,24 @@
 
 use super::CoreState;
 use super::parts::Pending;
-use crate::documents::DocumentRequest;
-use crate::event::{ChangeTicket, Event};
+use crate::documents::DocumentInput;
+use crate::event::Event;
 use crate::peer_wire::{ChangeId, CoreMessage};
 use dyad_control::{Refusal, RefusalCode, Reply};
 use dyad_desired::Change;
+use dyad_placement::{ChangeTicket, DocumentRequest};
 
 impl CoreState {
     /// Has a change of the document decided: here if this node leads, else by the peer. The decision is
     /// [`Event::ChangeDone`].
     pub(super) fn change(&mut self, change: Change, pending: Pending) {
         let ticket = self.changes.add(pending);
-        if self.lifecycle.pool_has_failed() {
+        if self.placement.lifecycle().pool_has_failed() {
             let text = "The pool of this node failed: ask the other node.";
             self.refuse_change(ticket, Refusal::new(RefusalCode::PoolFailed, text));
-        } else if self.leads() {
-            let request = DocumentRequest::Change { change, ticket, asked_at: std::time::Instant::now() };
-            if self.handles.documents.send(request).is_err() {
+        } else if self.placement.leads() {
+            let request = DocumentRequest::Change { change, ticket, asked_at: crate::clock::now() };
+            if self.handles.documents.send(DocumentInput::Request(request)).is_err() {
                 self.refuse_change(ticket, Refusal::stopping());
             }
         } else if self.replication.connected() {
@@ -43,7 +44,7 @@ impl CoreState {
             Some(Pending::ForwardToPeer { id }) => self.answer_peer(id, result),
             Some(Pending::ImportBegun { volume, answer }) => self.import_begun(volume, result, answer),
             Some(Pending::ImportClosed { volume, answer }) => self.import_closed(&volume, result, answer),
-            Some(Pending::FailOver) => self.failover_ended(),
+            Some(Pending::FailOver) => self.place(dyad_placement::Event::FailOverDecided),
             Some(Pending::Nothing) | None => {}
         }
     }
@@ -54,7 +55,7 @@ impl CoreState {
             let text = "The leading node does not understand this change; update it.";
             return self.answer_peer(id, Err(Refusal::new(RefusalCode::PeerUnreadable, text)));
         };
-        if !self.leads() {
+        if !self.placement.leads() {
             let text = "The pair is just changing who leads it; ask again.";
             return self.answer_peer(id, Err(Refusal::new(RefusalCode::MembershipChanged, text)));
         }
@@ -72,7 +73,7 @@ impl CoreState {
         // The document is read first, because the client may ask this node for the changed document next.
         self.reload_document();
         let result = peer_decision(reply);
-        if self.handles.documents.send(DocumentRequest::Confirm { ticket, result }).is_err() {
+        if self.handles.documents.send(DocumentInput::Confirm { ticket, result }).is_err() {
             self.refuse_change(ticket, Refusal::stopping());
         }
     }

@@ -20,7 +20,7 @@ impl CoreState {
             let _ = answer.send(Err(refusal));
             return;
         }
-        if !self.imports.begin(&name) {
+        if !self.placement.begin_import(&name) {
             let text = format!("An import into {name} is already running.");
             let _ = answer.send(Err(Refusal::new(RefusalCode::Busy, text)));
             return;
@@ -30,7 +30,7 @@ impl CoreState {
     }
 
     fn may_import(&self, name: &str, bytes: u64) -> Result<(), Refusal> {
-        let Some(document) = self.authoritative_document() else {
+        let Some(document) = self.placement.authoritative_document() else {
             return Err(Refusal::new(
                 RefusalCode::NoDocument,
                 "The pair's document is not readable yet; ask again in a moment.",
@@ -51,7 +51,7 @@ impl CoreState {
                 format!("The volume {name} is a disk of the VM {vm}: import before the VM is made, or delete the VM.");
             return Err(Refusal::new(RefusalCode::VolumeInUse, text));
         }
-        if volume.primary != self.me || !self.membership.config.members.has(self.me) {
+        if volume.primary != self.me || !self.placement.is_member() {
             let text = format!("The volume {name} is written on node {}: send the image there.", volume.primary);
             return Err(Refusal::new(RefusalCode::OtherNode, text));
         }
@@ -62,8 +62,8 @@ impl CoreState {
     pub(super) fn import_begun(&mut self, name: String, result: Result<(), Refusal>, answer: OpenedSender) {
         // The new volume may have come into the document in this batch of events: the mirror must know its writer before
         // the first write.
-        self.settle_writers();
-        let volume = self.authoritative_document().and_then(|document| document.volumes.get(&name));
+        self.settle_placement();
+        let volume = self.placement.authoritative_document().and_then(|document| document.volumes.get(&name));
         let room = volume.and_then(|volume| volume.incoming.map(|id| (id, volume.size)));
         let opened = match (result, room) {
             (Ok(()), Some((id, size))) => Ok(ImportTarget { id, size }),
@@ -76,7 +76,7 @@ impl CoreState {
         let is_open = opened.is_ok();
         // A task that gets a volume closes the import. Without a volume, or without the task, the import ends here.
         if answer.send(opened).is_err() || !is_open {
-            self.imports.end(&name);
+            self.placement.end_import(&name);
         }
     }
 
@@ -100,23 +100,7 @@ impl CoreState {
         result: Result<(), Refusal>,
         answer: oneshot::Sender<Result<(), Refusal>>,
     ) {
-        self.imports.end(volume);
+        self.placement.end_import(volume);
         let _ = answer.send(result);
-    }
-
-    /// Drops one aborted import: the document names a volume for it, and no import into it runs here. It began in an
-    /// earlier run of this daemon, or on a node that was lost.
-    pub(super) fn settle_imports(&mut self) {
-        let due = self.imports.drop_is_due() && (self.leads() || self.replication.connected());
-        let Some(document) = self.authoritative_document().filter(|_| due) else { return };
-        let left = document.volumes.iter().find_map(|(name, volume)| {
-            let ended = volume.primary == self.me && !self.imports.runs(name);
-            volume.incoming.filter(|_| ended).map(|id| (name.clone(), id))
-        });
-        if let Some((name, id)) = left {
-            self.imports.note_drop_time();
-            // A refused change is tried again after the interval.
-            self.change(Change::DropImport { name, id }, Pending::Nothing);
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! Passes events to the mirror and carries out its actions.
 
 use super::CoreState;
-use super::parts::{FailOver, ReplyReceiver};
+use super::parts::ReplyReceiver;
 use super::sentences::lost_text;
 use crate::event::Event;
 use crate::peer_wire::CoreMessage;
@@ -63,9 +63,9 @@ impl CoreState {
             Action::StorageAnswers => self.handles.quorum_thread.tell(quorum::Event::StorageAnswers),
             Action::PeerClean => {
                 self.handles.timeline.note(TimelineKind::PeerClean, "The peer's replica is complete again.");
-                self.peer_is_clean();
+                self.place(dyad_placement::Event::PeerClean);
             }
-            Action::PeerDirty => self.peer_is_dirty(),
+            Action::PeerDirty => self.place(dyad_placement::Event::PeerDirty),
             Action::NewerEpoch(epoch) => {
                 // Only logged: the configuration itself comes with the heartbeats.
                 tracing::info!(%epoch, "the peer knows a newer epoch");
@@ -114,30 +114,5 @@ impl CoreState {
                 self.replication.progress = progress;
             }
         }
-    }
-
-    /// Reports to the quorum machine that the peer's replica is complete, or defers that until a fail-over is decided: a
-    /// peer that is reported clean may become a member at any moment and start the VMs that the document places on it,
-    /// which are just being failed over to this node.
-    pub(super) fn peer_is_clean(&mut self) {
-        match &mut self.membership.fail_over {
-            FailOver::InFlight { clean_deferred } => *clean_deferred = true,
-            FailOver::Idle => {
-                self.membership.readmission.report(true);
-                self.handles.quorum_thread.tell(quorum::Event::PeerClean);
-            }
-        }
-    }
-
-    /// Reports to the quorum machine that the peer's replica is no longer complete. A deferred "clean" is dropped instead,
-    /// as the quorum machine has not got it.
-    pub(super) fn peer_is_dirty(&mut self) {
-        if let FailOver::InFlight { clean_deferred } = &mut self.membership.fail_over
-            && std::mem::take(clean_deferred)
-        {
-            return;
-        }
-        self.membership.readmission.report(false);
-        self.handles.quorum_thread.tell(quorum::Event::PeerDirty);
     }
 }

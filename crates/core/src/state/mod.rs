@@ -6,41 +6,40 @@
 //!   apply(event) ──► mirror.handle ──► actions ──► store, peer session, quorum thread, guests
 //!            │
 //!            ▼
-//!   settle(): writers, device servers, permits, imports and the status are derived from the state
+//!   settle(): writers, device servers, permits and the status are derived from the state
 //! ```
 //!
 //! The values lie in owned parts ([`parts`]), each with its own invariants. The files beside this one say what an event
 //! means for several parts: one file for each kind of event, and one for each thing that is settled.
 //!
-//! **Invariants.** A volume has a device server only while this node is in the in-sync set and writes it. A VM is permitted
-//! only while all its disks have servers, and the quorum thread is told that VMs run before the permit is shown. The node
-//! that writes a volume and the node that runs a VM are taken only from a document that was read in the current membership
-//! term ([`CoreState::authoritative_document`]).
+//! Which node writes a volume, which volumes are served and which VMs may run is decided by the crate `placement`, which the
+//! simulator drives as well. Here its actions are carried out (`placing`).
+//!
+//! **Invariant.** The status shows a permit only after the actions of placement that came before it were carried out.
 
 mod admission;
 mod changes;
-mod fence_rule;
 mod importing;
 mod leaving;
 mod mirror_actions;
 mod parts;
 mod peer_events;
+mod placing;
 mod quorum_updates;
 mod requests;
 mod sentences;
-mod serving;
 mod status;
 #[cfg(test)]
 mod tests;
-mod volume_gc;
 
 use crate::cgroup_fence::CgroupCommand;
-use crate::documents::DocumentRequest;
-use crate::event::{ControlRequest, DocumentRead, Event, EventSender, MembershipTerm};
+use crate::documents::DocumentInput;
+use crate::event::{ControlRequest, DocumentRead, Event, EventSender};
 use crate::pairing::Pairing;
 use crate::peer::PeerHandle;
 use crate::peer_wire::CoreMessage;
 use crate::quorum_handle::QuorumHandle;
+use crate::quorum_update::QuorumSnapshot;
 use crate::store::StoreHandle;
 use crate::timeline::Timeline;
 use crate::volume_request::VolumeRequest;
@@ -48,17 +47,16 @@ use crate::watchdog::WatchdogInfo;
 use dyad_control::{Status, TimelineKind};
 use dyad_desired::Document;
 use dyad_mirror::{Mirror, VolumeChange};
+use dyad_placement::{Lifecycle, MembershipTerm, Placement};
 use dyad_provision::document_cache;
 use dyad_provision::identity::NodeIdentity;
 use dyad_quorum::Config;
 use dyad_types::NodeId;
-use parts::{
-    Changes, DocumentCopy, GuestAccess, Imports, Lifecycle, Membership, Replication, ReplyReceiver, Report, SelfTest,
-    VolumeGc,
-};
+use leaving::LeaveWaiter;
+use parts::{Changes, GuestAccess, PlacementActions, Replication, ReplyReceiver, Report, SelfTest};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
 /// Longest interval between two ticks of the mirror.
@@ -107,7 +105,7 @@ pub struct CoreHandles {
     /// The thread that freezes and kills VMs; it is told here when VMs may start.
     pub cgroup_fence: std::sync::mpsc::Sender<CgroupCommand>,
     /// Requests to the document's task.
-    pub documents: mpsc::UnboundedSender<DocumentRequest>,
+    pub documents: mpsc::UnboundedSender<DocumentInput>,
     /// Events of this node since the start of the daemon.
     pub timeline: Timeline,
     /// Names of the peer links, by path number.
@@ -121,18 +119,18 @@ pub struct CoreHandles {
 /// The state of a member, changed by the core's state thread only.
 pub struct CoreState {
     me: NodeId,
-    started: Instant,
     identity: NodeIdentity,
-    membership: Membership,
-    document: DocumentCopy,
+    placement: Placement,
+    placement_actions: PlacementActions,
+    /// The state of the quorum machine, as its thread reported it last.
+    quorum: QuorumSnapshot,
     replication: Replication,
     changes: Changes,
     access: GuestAccess,
-    imports: Imports,
-    volume_gc: VolumeGc,
     self_test: SelfTest,
     report: Report,
-    lifecycle: Lifecycle,
+    /// The clients that are answered at the end of the leave.
+    leave_waiters: Vec<LeaveWaiter>,
     handles: CoreHandles,
 }
 
@@ -142,29 +140,31 @@ impl CoreState {
         let Dependencies { identity, mirror, watchdog, status, handles } = dependencies;
         Self {
             me: identity.me,
-            started: Instant::now(),
-            membership: Membership::new(identity.me, config),
+            placement: Placement::new(
+                identity.me,
+                config,
+                document_cache::load(&handles.paths.state),
+                crate::clock::now(),
+            ),
+            placement_actions: PlacementActions::default(),
+            quorum: QuorumSnapshot::default(),
             identity,
-            document: DocumentCopy::new(document_cache::load(&handles.paths.state)),
             replication: Replication::new(mirror),
             changes: Changes::new(crate::clock::now().0),
             access: GuestAccess::default(),
-            imports: Imports::default(),
-            volume_gc: VolumeGc::default(),
             self_test: SelfTest::new(watchdog),
             report: Report::new(status),
-            lifecycle: Lifecycle::Running,
+            leave_waiters: Vec::new(),
             handles,
         }
     }
 
     /// Runs until [`Event::Stop`].
     pub fn run(mut self, events: &Receiver<Event>) {
-        self.announce_view();
-        self.feed_mirror(dyad_mirror::Event::Hold);
+        self.begin();
         self.repeat_introductions();
         self.settle();
-        while !self.lifecycle.is_stopping() {
+        while self.placement.lifecycle() != Lifecycle::Stopping {
             match events.recv_timeout(MIRROR_TICK_INTERVAL) {
                 Ok(event) => {
                     self.apply(event);
@@ -175,9 +175,8 @@ impl CoreState {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            if self.lifecycle.is_active() {
+            if self.placement.lifecycle().is_active() {
                 self.feed_mirror(dyad_mirror::Event::Tick);
-                self.retry_document_read();
                 self.settle();
             }
         }
@@ -187,8 +186,8 @@ impl CoreState {
     fn apply(&mut self, event: Event) {
         tracing::trace!(?event);
         match event {
-            Event::Stop => self.lifecycle = Lifecycle::Stopping,
-            _ if !self.lifecycle.is_active() => {}
+            Event::Stop => self.place(dyad_placement::Event::Stop),
+            _ if !self.placement.lifecycle().is_active() => {}
             Event::Control(ControlRequest { request, answer }) => self.handle_request(request, answer),
             Event::OpenImport { volume, bytes, answer } => self.open_import(volume, bytes, answer),
             Event::CloseImport { volume, id, whole, answer } => self.close_import(volume, id, whole, answer),
@@ -203,15 +202,14 @@ impl CoreState {
             Event::Peer(from) => self.handle_peer_event(from),
             Event::Quorum(update) => self.apply_quorum_update(update),
             Event::DocumentRead(DocumentRead { document, term }) => self.set_document(document, term),
-            Event::DocumentReadEnded => self.document.read_ended(),
+            Event::DocumentReadEnded => self.place(dyad_placement::Event::DocumentReadEnded),
             Event::DocumentLost { why } => self.document_lost(&why),
             Event::ChangeDone { ticket, result } => self.change_done(ticket, result),
             Event::Paired { peer, admitted } => {
                 let _ = admitted.send(self.admit_second_node(peer));
             }
             Event::Enrolled { witness, answer } => self.enrolled(witness, answer),
-            Event::LeaveTimedOut { begun } => self.leave_timed_out(begun),
-            Event::HandOverTimedOut => self.hand_over_timed_out(),
+            Event::TimedOut(timer) => self.place(dyad_placement::Event::TimedOut(timer)),
             Event::LeftForErase { result, answer } => self.left_for_erase(result, answer),
             Event::SelfTestEnded { sentence } => self.self_test_ended(sentence),
             Event::OrphanDeleted { id, result } => self.orphan_deleted(id, result),
@@ -223,44 +221,33 @@ impl CoreState {
         self.feed_mirror(dyad_mirror::Event::Volume { req, change });
     }
 
-    /// Whether this node leads the pair: it writes the document and applies its changes.
-    fn leads(&self) -> bool {
-        self.membership.leads()
+    /// The mirror gets its first view and holds guests' requests.
+    fn begin(&mut self) {
+        let mut actions = Vec::new();
+        self.placement.begin(&mut actions);
+        self.carry_out_placement(actions);
     }
 
-    /// Derives from the state what must follow from it: writers, device servers, permits, one aborted import to drop, one
-    /// orphaned volume to delete, and the status.
+    /// Derives from the state what must follow from it: placement, and the status.
     fn settle(&mut self) {
-        self.settle_writers();
-        self.settle_servers();
-        self.settle_permits();
-        self.settle_imports();
-        self.settle_volume_gc();
+        self.settle_placement();
         self.show();
-    }
-
-    /// The document that decides placement: only a member has one, and only if it was read in the current membership term.
-    fn authoritative_document(&self) -> Option<&Document> {
-        self.document.of_this_term().filter(|_| self.membership.is_member())
     }
 
     /// Takes a document that the document's task has read or written in the membership term `term` of this node. The lead
     /// tells the peer.
     fn set_document(&mut self, document: Document, term: MembershipTerm) {
-        if self.leads() {
+        if self.placement.leads() {
             self.handles.peer.send(CoreMessage::DocumentChanged { generation: document.generation });
         }
-        self.document.set(document, term);
+        self.place(dyad_placement::Event::DocumentRead { document, term });
         self.report.document_error = None;
         self.remember_witness();
-        self.volume_gc.scan_now();
     }
 
-    /// Asks for the document again if this node is a member and could not read it yet.
-    fn retry_document_read(&mut self) {
-        if self.document.retry_is_due() && self.membership.is_member() && self.authoritative_document().is_none() {
-            self.reload_document();
-        }
+    /// Has the document read: as the writer of volume 0, or from the local replica.
+    fn reload_document(&mut self) {
+        self.place(dyad_placement::Event::ReadDocument);
     }
 
     /// Reports that neither slot of the document is readable.

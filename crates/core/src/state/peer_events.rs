@@ -1,9 +1,9 @@
 //! Handling of the events of the session with the peer.
 
 use super::CoreState;
-use crate::event::ChangeTicket;
 use crate::peer_wire::{CoreMessage, PeerEvent};
 use dyad_control::{Refusal, RefusalCode, TimelineKind};
+use dyad_placement::ChangeTicket;
 use dyad_quorum as quorum;
 
 impl CoreState {

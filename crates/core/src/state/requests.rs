@@ -1,7 +1,8 @@
 //! Handling of the requests of the control socket.
 
 use super::CoreState;
-use super::parts::{LeaveWaiter, Pending};
+use super::leaving::LeaveWaiter;
+use super::parts::Pending;
 use crate::cgroup_fence;
 use crate::event::Event;
 use crate::quorum_handle::QuorumInput;
@@ -22,7 +23,7 @@ impl CoreState {
             Request::Disks => Reply::Disks { disks: self.handles.pairing.disks() },
             Request::Offers => Reply::Offers { offers: Vec::new() },
             Request::OpenPairingCode => self.open_pairing_code(),
-            Request::Document => match self.document.newest() {
+            Request::Document => match self.placement.document().newest() {
                 Some(document) => Reply::Document { document: Box::new(document.clone()) },
                 None => Reply::refused(
                     RefusalCode::NoDocument,
@@ -41,7 +42,7 @@ impl CoreState {
             }
             Request::ProveWatchdog => return self.prove_watchdog(answer),
             Request::Erase { disk, confirm } => return self.erase(disk.as_deref(), &confirm, answer),
-            Request::Leave => return self.begin_leave(LeaveWaiter::ReplyTo(answer)),
+            Request::Leave => return self.leave(LeaveWaiter::ReplyTo(answer)),
             // Answered by the connection's task (`control_server`).
             Request::Status | Request::Watch | Request::Import { .. } => {
                 Reply::refused(RefusalCode::BadRequest, "This request is answered by the socket's task.")
@@ -105,8 +106,10 @@ impl CoreState {
 
     /// Whether a VM process exists on this node, or a permitted VM is meant to run.
     fn runs_vms(&self) -> bool {
-        let starts =
-            |document: &Document| self.access.permits.iter().any(|vm| document.vms.get(vm).is_some_and(Vm::shall_run));
-        cgroup_fence::populated(self.handles.paths.vms_cgroup.as_deref()) || self.document.newest().is_some_and(starts)
+        let starts = |document: &Document| {
+            self.placement.permits().iter().any(|vm| document.vms.get(vm).is_some_and(Vm::shall_run))
+        };
+        cgroup_fence::populated(self.handles.paths.vms_cgroup.as_deref())
+            || self.placement.document().newest().is_some_and(starts)
     }
 }

@@ -34,18 +34,15 @@ impl CoreState {
                 .links
                 .iter()
                 .enumerate()
-                .map(|(i, name)| LinkStatus {
-                    name: name.clone(),
-                    up: self.membership.snapshot.paths_up.get(i) == Some(&true),
-                })
+                .map(|(i, name)| LinkStatus { name: name.clone(), up: self.quorum.paths_up.get(i) == Some(&true) })
                 .collect(),
             mirror: Some(self.mirror_status()),
             pool: Some(self.handles.store.usage()),
             watchdog: self.self_test.status(),
             alarms: self.alarm_status(),
             volumes: self.volume_status(),
-            permits: self.access.permits.iter().cloned().collect(),
-            document_generation: self.document.newest().map_or(0, |document| document.generation),
+            permits: self.placement.permits().iter().cloned().collect(),
+            document_generation: self.placement.document().newest().map_or(0, |document| document.generation),
             pairing_code: self.handles.pairing.shown_code(),
         }
     }
@@ -63,14 +60,14 @@ impl CoreState {
     fn quorum_status(&self) -> QuorumStatus {
         let members = [NodeId::A, NodeId::B];
         QuorumStatus {
-            epoch: self.membership.config.epoch,
-            members: members.into_iter().filter(|node| self.membership.config.members.has(*node)).collect(),
-            tie: self.membership.config.tie,
-            lead: self.membership.config.lead,
-            lineage: self.membership.config.lineage,
-            may_run: self.membership.snapshot.may_run,
+            epoch: self.placement.config().epoch,
+            members: members.into_iter().filter(|node| self.placement.config().members.has(*node)).collect(),
+            tie: self.placement.config().tie,
+            lead: self.placement.config().lead,
+            lineage: self.placement.config().lineage,
+            may_run: self.quorum.may_run,
             state: self.node_state(),
-            peer_alive: self.membership.snapshot.peer_alive,
+            peer_alive: self.quorum.peer_alive,
             witness: self.witness_status(),
         }
     }
@@ -81,13 +78,13 @@ impl CoreState {
         if let Some(what) = self.report.faulty() {
             return NodeState::Faulty { what: what.clone() };
         }
-        let Some(run_state) = self.membership.snapshot.run_state else { return NodeState::Starting };
+        let Some(run_state) = self.quorum.run_state else { return NodeState::Starting };
         match run_state {
             S::NotSetUp | S::UnadmittedStore => NodeState::PeerIsNewer { syncing: self.replication.connected() },
             S::RegisterFailed => NodeState::Amnesia,
             S::Leaving => NodeState::Faulty { what: "This node is shutting down.".into() },
             S::InSync { .. } => NodeState::Running,
-            S::Paused { .. } if self.access.serving => NodeState::Paused,
+            S::Paused { .. } if self.placement.serving() => NodeState::Paused,
             S::Paused { .. } => NodeState::WaitingForVote,
             S::Solo { fence: Fence::Over, .. } => NodeState::Running,
             S::Solo { fence: Fence::Until(until), .. } => {
@@ -108,7 +105,7 @@ impl CoreState {
     fn witness_status(&self) -> WitnessStatus {
         let Some(witness) = &self.identity.witness else { return WitnessStatus::None };
         let address = witness.address.clone();
-        match self.membership.snapshot.witness {
+        match self.quorum.witness {
             crate::quorum_update::WitnessHealth::Answers { rtt_us } => WitnessStatus::Reachable { address, rtt_us },
             crate::quorum_update::WitnessHealth::Silent { since } => WitnessStatus::Unreachable {
                 address,
@@ -118,7 +115,7 @@ impl CoreState {
     }
 
     fn mirror_status(&self) -> MirrorStatus {
-        let members = self.membership.config.members;
+        let members = self.placement.config().members;
         let me = members.has(self.me);
         let state = match (me, members.has(self.me.peer()), self.replication.mirror.phase()) {
             (false, ..) => MirrorState::Behind,
@@ -139,12 +136,12 @@ impl CoreState {
     }
 
     fn volume_status(&self) -> Vec<VolumeStatus> {
-        let Some(document) = self.document.newest() else { return Vec::new() };
+        let Some(document) = self.placement.document().newest() else { return Vec::new() };
         let volumes = document.volumes.iter().map(|(name, volume)| VolumeStatus {
             id: volume.id,
             name: name.clone(),
             size: volume.size,
-            writer: match self.access.writers.get(&volume.id) {
+            writer: match self.placement.writer_of(volume.id) {
                 Some(mirror::Writer::Me) => Some(self.me),
                 Some(mirror::Writer::Peer) => Some(self.me.peer()),
                 _ => None,

@@ -1,7 +1,7 @@
 //! Tests of [`CoreState`] alone: a fake store, and no disks, peer or quorum machine.
 
 use super::*;
-use crate::event::{ChangeTicket, DocumentRead, ImportTarget, StoreDone};
+use crate::event::{DocumentRead, ImportTarget, StoreDone};
 use crate::options::Options;
 use crate::pairing::Pairing;
 use crate::peer_wire::PeerEvent;
@@ -16,9 +16,9 @@ use dyad_desired::{Change, Firmware, Intent, NodeRecord, VmConfig};
 use dyad_link::beacon::{self, Beacon};
 use dyad_link::{PairId, PairKey, tls};
 use dyad_mirror::{Inventory, StoreCommand, StoreOutput, Tuning, VolumeChange, VolumeInfo};
+use dyad_placement::{ChangeTicket, DocumentRequest, Timer};
 use dyad_types::{NodeId, Session, Stamp, VolumeId};
 use std::sync::mpsc::channel;
-use std::time::Instant;
 use tokio::sync::oneshot;
 
 mod clocks;
@@ -33,7 +33,7 @@ struct CoreFixture {
     /// Receives the inputs in place of the quorum thread.
     quorum_thread: Receiver<QuorumInput>,
     /// Requests to the document's task.
-    documents: mpsc::UnboundedReceiver<DocumentRequest>,
+    documents: mpsc::UnboundedReceiver<DocumentInput>,
     /// Commands to the store.
     store: FakeStore,
     /// Commands to the thread of the VMs' cgroup.
@@ -100,7 +100,7 @@ impl CoreFixture {
             handles,
         };
         let mut state = CoreState::new(dependencies, Config::first(NodeId::A, 7));
-        state.announce_view();
+        state.begin();
         state.set_document(document(vms), MembershipTerm(0));
         state.apply(Event::Quorum(QuorumUpdate::Snapshot(QuorumSnapshot {
             may_run: true,
@@ -141,8 +141,15 @@ impl CoreFixture {
         self.state.settle();
     }
 
+    /// Puts a changed configuration in force.
+    fn configure(&mut self, change: impl Fn(&mut Config)) {
+        let mut config = self.state.placement.config().clone();
+        change(&mut config);
+        self.state.apply(Event::Quorum(QuorumUpdate::Config(config)));
+    }
+
     fn permits(&self) -> Vec<&str> {
-        self.state.access.permits.iter().map(String::as_str).collect()
+        self.state.placement.permits().iter().map(String::as_str).collect()
     }
 
     fn refusal(&mut self, change: Change) -> Option<Refusal> {
@@ -176,7 +183,9 @@ impl CoreFixture {
     /// Ticket of the change that fails over the other node's VMs, if it was requested.
     fn failover_in_flight(&mut self) -> Option<ChangeTicket> {
         while let Ok(request) = self.documents.try_recv() {
-            if let DocumentRequest::Change { change: Change::FailOver { .. }, ticket, .. } = request {
+            if let DocumentInput::Request(DocumentRequest::Change { change: Change::FailOver { .. }, ticket, .. }) =
+                request
+            {
                 return Some(ticket);
             }
         }
@@ -191,8 +200,8 @@ impl CoreFixture {
     /// Makes the next change that was requested; `None` if none was.
     fn make_change(&mut self) -> Option<Change> {
         while let Ok(request) = self.documents.try_recv() {
-            if let DocumentRequest::Change { change, ticket, .. } = request {
-                let document = dyad_desired::apply(self.state.document.newest().unwrap(), &change).unwrap();
+            if let DocumentInput::Request(DocumentRequest::Change { change, ticket, .. }) = request {
+                let document = dyad_desired::apply(self.state.placement.document().newest().unwrap(), &change).unwrap();
                 self.state.set_document(document, MembershipTerm(0));
                 self.state.settle();
                 self.decide(ticket, Ok(()));
@@ -219,7 +228,7 @@ impl CoreFixture {
     fn with_a_disk() -> Self {
         let mut fixture = Self::new(&[]);
         let disk = Change::CreateVolume { name: "disk".into(), size: 1 << 20, primary: NodeId::A };
-        let document = dyad_desired::apply(fixture.state.document.newest().unwrap(), &disk).unwrap();
+        let document = dyad_desired::apply(fixture.state.placement.document().newest().unwrap(), &disk).unwrap();
         fixture.state.set_document(document, MembershipTerm(0));
         fixture
     }
@@ -241,7 +250,7 @@ impl CoreFixture {
 
 /// Id of the volume named `disk`, and id of the volume into which an image for it is sent.
 fn disk_ids(fixture: &CoreFixture) -> (VolumeId, Option<VolumeId>) {
-    let volume = &fixture.state.document.newest().unwrap().volumes["disk"];
+    let volume = &fixture.state.placement.document().newest().unwrap().volumes["disk"];
     (volume.id, volume.incoming)
 }
 
@@ -257,14 +266,14 @@ fn an_image_is_written_to_a_new_volume_which_then_replaces_the_old_one() {
     fixture.apply_next_event();
     assert_eq!(opened.try_recv().unwrap().unwrap().id, VolumeId(2));
     assert_eq!(disk_ids(&fixture), (VolumeId(1), Some(VolumeId(2))));
-    assert_eq!(fixture.state.access.writers.get(&VolumeId(2)), Some(&dyad_mirror::Writer::Me));
+    assert_eq!(fixture.state.placement.writer_of(VolumeId(2)), Some(dyad_mirror::Writer::Me));
     assert_eq!(fixture.make_change(), None, "the image is on its way");
     let mut closed = fixture.close_import(VolumeId(2), true);
     assert_eq!(fixture.make_change(), Some(Change::FinishImport { name: "disk".into(), id: VolumeId(2) }));
     fixture.apply_next_event();
     assert!(matches!(closed.try_recv(), Ok(Ok(()))));
     assert_eq!(disk_ids(&fixture), (VolumeId(2), None));
-    assert!(!fixture.state.access.writers.contains_key(&VolumeId(1)));
+    assert_eq!(fixture.state.placement.writer_of(VolumeId(1)), None);
 }
 
 /// The volume of an aborted import is dropped, and the next import may begin at once.
@@ -289,7 +298,7 @@ fn an_aborted_import_leaves_the_old_volume_only() {
 fn an_import_of_an_earlier_run_of_the_daemon_is_dropped() {
     let mut fixture = CoreFixture::with_a_disk();
     let begin = Change::BeginImport { name: "disk".into() };
-    let begun = dyad_desired::apply(fixture.state.document.newest().unwrap(), &begin).unwrap();
+    let begun = dyad_desired::apply(fixture.state.placement.document().newest().unwrap(), &begin).unwrap();
     fixture.state.set_document(begun, MembershipTerm(0));
     fixture.state.settle();
     assert_eq!(fixture.make_change(), Some(Change::DropImport { name: "disk".into(), id: VolumeId(2) }));
@@ -302,7 +311,7 @@ fn an_import_of_an_earlier_run_of_the_daemon_is_dropped() {
 fn the_lead_deletes_volumes_that_the_document_no_longer_names() {
     let mut fixture = CoreFixture::with_pool(&[], &[0, 1, 2, 3, 5].map(VolumeId));
     assert!(fixture.delete_volumes().is_empty(), "no number was given yet");
-    let mut document = fixture.state.document.newest().cloned().unwrap();
+    let mut document = fixture.state.placement.document().newest().cloned().unwrap();
     let mut change = |change| document = dyad_desired::apply(&document, &change).unwrap();
     let create = |name: &str| Change::CreateVolume { name: name.into(), size: 1 << 20, primary: NodeId::A };
     ["one", "two", "three", "four"].into_iter().for_each(|name| change(create(name)));
@@ -311,12 +320,12 @@ fn the_lead_deletes_volumes_that_the_document_no_longer_names() {
     fixture.state.set_document(document.clone(), MembershipTerm(1));
     fixture.state.settle();
     assert!(fixture.delete_volumes().is_empty(), "the document is of another membership");
-    fixture.state.membership.config.lead = NodeId::B;
+    fixture.configure(|config| config.lead = NodeId::B);
     fixture.state.set_document(document, MembershipTerm(0));
     fixture.state.settle();
     assert!(fixture.delete_volumes().is_empty(), "only the lead deletes");
     // The lead dies before it has deleted them; this node, which has read the document already, becomes the lead.
-    fixture.state.membership.config.lead = NodeId::A;
+    fixture.configure(|config| config.lead = NodeId::A);
     fixture.state.settle();
     assert_eq!(fixture.delete_volumes(), [VolumeId(1), VolumeId(3)]);
     let held: Vec<VolumeId> = fixture.state.replication.mirror.volumes().iter().map(|volume| volume.id).collect();
@@ -354,7 +363,7 @@ fn a_peer_is_not_reported_clean_while_its_vms_are_failed_over() {
     let mut fixture = CoreFixture::new(&[("web", NodeId::B, Intent::Running)]);
     fixture.state.apply(Event::Quorum(QuorumUpdate::PeerVmsAllowed));
     let ticket = fixture.failover_in_flight().expect("the peer's fence is over: its VMs fail over to this node");
-    fixture.state.peer_is_clean();
+    fixture.state.place(dyad_placement::Event::PeerClean);
     assert!(!fixture.reported_clean(), "the peer could start web while it is failed over");
     fixture.decide(ticket, Err(Refusal::new(RefusalCode::MembershipChanged, "Not now.")));
     fixture.apply_next_event();
@@ -371,8 +380,8 @@ fn a_deferred_clean_is_dropped_when_the_peer_is_dirty_again() {
     let mut fixture = CoreFixture::new(&[("web", NodeId::B, Intent::Running)]);
     fixture.state.apply(Event::Quorum(QuorumUpdate::PeerVmsAllowed));
     let ticket = fixture.failover_in_flight().unwrap();
-    fixture.state.peer_is_clean();
-    fixture.state.peer_is_dirty();
+    fixture.state.place(dyad_placement::Event::PeerClean);
+    fixture.state.place(dyad_placement::Event::PeerDirty);
     fixture.decide(ticket, Ok(()));
     fixture.apply_next_event();
     assert!(!fixture.quorum_inputs().iter().any(|input| matches!(
@@ -395,7 +404,7 @@ fn the_watchdog_is_not_tested_while_a_vm_is_about_to_start() {
 #[test]
 fn no_vm_starts_while_the_watchdog_is_tested() {
     let mut fixture = CoreFixture::new(&[("web", NodeId::A, Intent::Stopped)]);
-    let permitted = |fixture: &CoreFixture| fixture.state.access.permits.contains("web");
+    let permitted = |fixture: &CoreFixture| fixture.state.placement.permits().contains("web");
     assert!(permitted(&fixture));
     assert!(matches!(fixture.ask(Request::ProveWatchdog), Reply::Done));
     assert!(!permitted(&fixture), "web, started now, would be ended by the reset");
@@ -444,10 +453,10 @@ fn a_leaving_node_permits_no_vm_whatever_its_right_to_run_them() {
     assert!(fixture.permits().is_empty(), "a new VM would be killed at once");
     fixture.update(QuorumUpdate::Kill(dyad_quorum::KillReason::Leaving));
     fixture.update(may_run(true));
-    assert!(fixture.permits().is_empty() && !fixture.state.access.serving);
+    assert!(fixture.permits().is_empty() && !fixture.state.placement.serving());
     // The other node does not take over; the leave is cancelled.
-    let Lifecycle::Leaving { begun, .. } = fixture.state.lifecycle else { panic!("the leave goes on") };
-    fixture.state.apply(Event::LeaveTimedOut { begun });
+    let Lifecycle::Leaving { begun, .. } = fixture.state.placement.lifecycle() else { panic!("the leave goes on") };
+    fixture.state.apply(Event::TimedOut(Timer::Leave { begun }));
     fixture.state.settle();
     assert_eq!(fixture.permits(), ["web"]);
 }
@@ -458,7 +467,7 @@ fn a_node_whose_pool_failed_permits_no_vm() {
     let mut fixture = CoreFixture::new(&[("web", NodeId::A, Intent::Running)]);
     fixture.state.pool_failed("no space");
     fixture.update(may_run(true));
-    assert!(fixture.permits().is_empty() && !fixture.state.access.serving);
+    assert!(fixture.permits().is_empty() && !fixture.state.placement.serving());
 }
 
 /// A snapshot that was sent before the kill says nothing about the time after it.
@@ -482,17 +491,6 @@ fn the_quorum_thread_is_told_after_each_kill_whether_vms_may_exist() {
     fixture.update(may_run(true));
     assert_eq!(fixture.permits(), ["web"]);
     assert_eq!(fixture.vms_told(), [true]);
-}
-
-#[test]
-fn the_quorum_thread_is_told_each_second_whether_vms_may_exist() {
-    let mut fixture = CoreFixture::new(&[("web", NodeId::A, Intent::Running)]);
-    // A tenth of a second is less than a second, also if this test's thread waits for a processor.
-    for (age, told) in [(Duration::from_millis(100), vec![]), (Duration::from_secs(1), vec![true])] {
-        fixture.state.access.vms_reported = Some((true, Instant::now().checked_sub(age).unwrap()));
-        fixture.state.settle();
-        assert_eq!(fixture.vms_told(), told, "{age:?}");
-    }
 }
 
 /// After a kill the cgroup executes nothing until a VM is permitted with knowledge of that kill.
@@ -522,14 +520,17 @@ fn a_vm_of_a_lost_node_is_not_deleted_before_the_fail_over() {
     // This node cannot vouch for the other one.
     assert!(fixture.refusal(delete_vm("web", NodeId::A)).is_none(), "left to the rules of the document");
     while let Ok(request) = fixture.documents.try_recv() {
-        if let DocumentRequest::Change { change, .. } = request {
-            assert!(dyad_desired::apply(fixture.state.document.newest().unwrap(), &change).is_err(), "{change:?}");
+        if let DocumentInput::Request(DocumentRequest::Change { change, .. }) = request {
+            assert!(
+                dyad_desired::apply(fixture.state.placement.document().newest().unwrap(), &change).is_err(),
+                "{change:?}"
+            );
         }
     }
     fixture.update(QuorumUpdate::PeerVmsAllowed);
     let changed = std::iter::from_fn(|| fixture.make_change()).last();
     assert_eq!(changed, Some(Change::FailOver { survivor: NodeId::A }));
-    let changed = fixture.state.document.newest().unwrap().vms["web"].changed;
+    let changed = fixture.state.placement.document().newest().unwrap().vms["web"].changed;
     let deletion = Change::DeleteVm { name: "web".into(), node: NodeId::A, changed };
     assert!(fixture.refusal(deletion.clone()).is_none());
     assert_eq!(fixture.make_change(), Some(deletion));
@@ -539,7 +540,7 @@ fn a_vm_of_a_lost_node_is_not_deleted_before_the_fail_over() {
 #[test]
 fn volumes_of_a_lost_node_are_not_used_before_the_fail_over() {
     let mut fixture = CoreFixture::with_a_disk();
-    let moved = dyad_desired::fail_over(fixture.state.document.newest().unwrap(), NodeId::B);
+    let moved = dyad_desired::fail_over(fixture.state.placement.document().newest().unwrap(), NodeId::B);
     fixture.state.set_document(moved, MembershipTerm(0));
     let vm = VmConfig { disks: vec!["disk".into()], ..vm_on(NodeId::A, Intent::Stopped) };
     for change in [
@@ -557,7 +558,7 @@ fn volumes_of_a_lost_node_are_not_used_before_the_fail_over() {
 #[test]
 fn a_vm_of_the_other_member_is_deleted_at_its_request_only() {
     let mut fixture = CoreFixture::new(&[("web", NodeId::B, Intent::Stopped), ("mail", NodeId::A, Intent::Stopped)]);
-    fixture.state.membership.config.members = dyad_quorum::Members::Both;
+    fixture.configure(|config| config.members = dyad_quorum::Members::Both);
     let refusal = fixture.refusal(delete_vm("web", NodeId::B)).expect("node B was not asked");
     assert_eq!(refusal.code, RefusalCode::OtherNode);
     let passed_on = |fixture: &CoreFixture, change| fixture.state.refused_by_fence_rule(&change, NodeId::B);
@@ -572,13 +573,13 @@ fn a_failed_pool_is_opened_again_if_no_other_node_takes_over() {
     for (members, stops) in [(dyad_quorum::Members::OnlyA, true), (dyad_quorum::Members::OnlyB, false)] {
         let mut fixture = CoreFixture::new(&[("web", NodeId::A, Intent::Running)]);
         fixture.state.pool_failed("an error of the disk");
-        fixture.state.membership.config.members = members;
-        fixture.state.apply(Event::HandOverTimedOut);
-        assert_eq!(fixture.state.lifecycle.is_stopping(), stops, "{members:?}");
+        fixture.configure(|config| config.members = members);
+        fixture.state.apply(Event::TimedOut(Timer::HandOver));
+        assert_eq!(fixture.state.placement.lifecycle() == Lifecycle::Stopping, stops, "{members:?}");
     }
     let mut healthy = CoreFixture::new(&[]);
-    healthy.state.apply(Event::HandOverTimedOut);
-    assert!(!healthy.state.lifecycle.is_stopping());
+    healthy.state.apply(Event::TimedOut(Timer::HandOver));
+    assert_eq!(healthy.state.placement.lifecycle(), Lifecycle::Running);
 }
 
 /// The end of a session can be reported twice: when a message was not understood, and when the connection is closed.

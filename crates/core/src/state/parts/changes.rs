@@ -3,9 +3,10 @@
 //! **Invariants.** Each ticket is decided once: by the document's task, by the peer that leads, or by the end of the
 //! session over which it was passed on. The consequence of the decision is a [`Pending`], a value that can be printed.
 
-use crate::event::{ChangeTicket, ImportTarget};
+use crate::event::ImportTarget;
 use crate::peer_wire::ChangeId;
 use dyad_control::{Refusal, Reply};
+use dyad_placement::ChangeTicket;
 use std::collections::{BTreeSet, HashMap};
 use tokio::sync::oneshot;
 

@@ -95,11 +95,6 @@ impl Replication {
         event
     }
 
-    /// Whether the pool holds this volume.
-    pub(in crate::state) fn has_volume(&self, id: VolumeId) -> bool {
-        self.mirror.volumes().iter().any(|info| info.id == id)
-    }
-
     /// Records the refusal of a session. `true` = the reason differs from the last one, so the timeline gets an entry.
     pub(in crate::state) fn note_refusal(&mut self, reason: &str) -> bool {
         let new = self.last_refusal.as_deref() != Some(reason);

@@ -9,9 +9,8 @@ fn with_short_clocks(members: dyad_quorum::Members) -> CoreFixture {
     let tuning = Tuning { stuck: 10, ..Tuning::default() };
     fixture.state.replication.mirror =
         Mirror::new(crate::clock::now(), tuning, Inventory { volumes, dirty: Vec::new() });
-    fixture.state.membership.config.members = members;
-    fixture.state.membership.ack_set = members;
-    fixture.state.announce_view();
+    fixture.configure(|config| config.members = members);
+    fixture.state.apply(Event::Quorum(QuorumUpdate::AckSet(members, 0)));
     fixture.state.feed_mirror(dyad_mirror::Event::Resume);
     fixture.state.feed_mirror(dyad_mirror::Event::Writer { volume: VolumeId(0), writer: dyad_mirror::Writer::Me });
     let op = dyad_mirror::GuestOp::Read { block: dyad_types::BlockIndex(0), count: 1 };

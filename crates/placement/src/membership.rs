@@ -1,0 +1,170 @@
+//! Membership as the quorum thread reports it: the configuration, the nodes that must acknowledge writes, the right to run
+//! VMs, and the steps by which a lost peer is replaced and comes back.
+//!
+//! **Invariants.** `config`, `ack_set` and `right` are set only by events of the quorum thread. `peer_vms_allowed` holds only
+//! while this node is the only member. The peer is not reported clean while its VMs are being failed over ([`FailOver`]).
+
+use crate::Placement;
+use crate::event::{Action, RightToRun};
+use crate::mutants::Mutant;
+use crate::readmission::{Readmission, view};
+use dyad_quorum::{self as quorum, Config, Members};
+
+/// The fail-over of the peer's VMs and volumes to this node, which is one change of the document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FailOver {
+    /// No change is under way.
+    Idle,
+    /// The change was asked for and is not decided.
+    InFlight {
+        /// The mirror has reported the peer clean meanwhile: the quorum machine is told when the change is decided.
+        clean_deferred: bool,
+    },
+}
+
+/// The last updates of the quorum thread, with the state of readmission and fail-over.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    /// The configuration in force.
+    pub(crate) config: Config,
+    /// The nodes that must acknowledge writes.
+    ack_set: Members,
+    /// The right to run VMs.
+    pub(crate) right: RightToRun,
+    /// The steps by which the peer comes back into the in-sync set.
+    readmission: Readmission,
+    /// The fence of the peer is over: its VMs may start here.
+    pub(crate) peer_vms_allowed: bool,
+    /// Whether the change of the fail-over is under way.
+    fail_over: FailOver,
+    /// The mirror was told to hold guests' requests, as this node has no right to run VMs.
+    held: bool,
+}
+
+impl Membership {
+    /// Membership at the start of the daemon, before the quorum thread has reported anything: no VM may run, and the mirror
+    /// holds guests' requests.
+    pub(crate) fn new(config: Config) -> Self {
+        Self {
+            ack_set: config.members,
+            config,
+            right: RightToRun { may_run: false, peer_fence_until: None },
+            readmission: Readmission::default(),
+            peer_vms_allowed: false,
+            fail_over: FailOver::Idle,
+            held: true,
+        }
+    }
+}
+
+impl Placement {
+    /// The actions at the start of the daemon: the mirror gets its first view and holds guests' requests.
+    pub fn begin(&mut self, actions: &mut Vec<Action>) {
+        self.announce_view(actions);
+        actions.push(Action::Mirror(dyad_mirror::Event::Hold));
+    }
+
+    /// Takes over a configuration: ends access to guests' disks if this node is no member of it, tells the mirror, and has
+    /// the document read.
+    pub(crate) fn set_config(&mut self, config: Config, actions: &mut Vec<Action>) {
+        if config.members != Members::only(self.me) {
+            self.membership.peer_vms_allowed = false;
+        }
+        if !config.members.has(self.me) {
+            // The servers end before the mirror refuses the open requests: a guest that still runs must not get an I/O
+            // error.
+            self.end_all_servers(actions);
+            // The pair may change the document while this node is away.
+            if self.membership.config.members.has(self.me) && !self.mutants.has(Mutant::KeepDocument) {
+                self.document.end_term();
+            }
+        }
+        self.membership.config = config;
+        self.announce_view(actions);
+        self.read_document(actions);
+    }
+
+    /// Tells the mirror configuration and acknowledging set, as its view.
+    fn announce_view(&self, actions: &mut Vec<Action>) {
+        let view = view(&self.membership.config, self.membership.ack_set, self.me);
+        actions.push(Action::Mirror(dyad_mirror::Event::View(view)));
+    }
+
+    pub(crate) fn set_ack_set(&mut self, members: Members, reports: u64, actions: &mut Vec<Action>) {
+        self.membership.ack_set = members;
+        self.announce_view(actions);
+        if self.membership.readmission.on_ack_set(members, reports) {
+            actions.push(Action::Quorum(quorum::Event::PeerInAckSet));
+        }
+    }
+
+    /// Takes the right to run VMs, which the quorum thread has judged after its last kill.
+    pub(crate) fn set_right_to_run(&mut self, right: RightToRun, actions: &mut Vec<Action>) {
+        self.access.killed = false;
+        self.hold(!right.may_run, actions);
+        self.membership.right = right;
+        self.settle_serving();
+    }
+
+    /// Has the mirror hold or resume guests' requests: they wait while this node has no right to run VMs.
+    pub(crate) fn hold(&mut self, hold: bool, actions: &mut Vec<Action>) {
+        if self.membership.held != hold && !(hold && self.mutants.has(Mutant::NoHold)) {
+            self.membership.held = hold;
+            let event = if hold { dyad_mirror::Event::Hold } else { dyad_mirror::Event::Resume };
+            actions.push(Action::Mirror(event));
+        }
+    }
+
+    /// Fails the peer's VMs and volumes over to this node, once its fence is over.
+    pub(crate) fn fail_over(&mut self, actions: &mut Vec<Action>) {
+        let Some(document) = self.authoritative_document() else { return };
+        // A peer that was reported clean may become a member at any moment and start the VMs that the document places on
+        // it.
+        if self.membership.fail_over != FailOver::Idle || self.membership.readmission.clean() {
+            return;
+        }
+        let me = self.me;
+        let foreign =
+            document.vms.values().any(|vm| vm.config.node != me) || document.volumes.values().any(|v| v.primary != me);
+        if self.membership.peer_vms_allowed && foreign && self.leads() {
+            self.membership.fail_over = FailOver::InFlight { clean_deferred: false };
+            // A refused change is asked for again at the next settling.
+            actions.push(Action::FailOver { survivor: me });
+        }
+    }
+
+    /// Ends the fail-over, whose change is decided, and reports a "clean" of the peer that was deferred.
+    pub(crate) fn fail_over_decided(&mut self, actions: &mut Vec<Action>) {
+        let ended = std::mem::replace(&mut self.membership.fail_over, FailOver::Idle);
+        if ended == (FailOver::InFlight { clean_deferred: true }) {
+            self.peer_is_clean(actions);
+        }
+    }
+
+    /// Reports to the quorum machine that the peer's replica is complete, or defers that until a fail-over is decided: a
+    /// peer that is reported clean may become a member at any moment and start the VMs that the document places on it,
+    /// which are just being failed over to this node.
+    pub(crate) fn peer_is_clean(&mut self, actions: &mut Vec<Action>) {
+        match &mut self.membership.fail_over {
+            FailOver::InFlight { clean_deferred } if !self.mutants.has(Mutant::CleanDuringFailOver) => {
+                *clean_deferred = true;
+            }
+            _ => {
+                self.membership.readmission.report(true);
+                actions.push(Action::Quorum(quorum::Event::PeerClean));
+            }
+        }
+    }
+
+    /// Reports to the quorum machine that the peer's replica is no longer complete. A deferred "clean" is dropped instead,
+    /// as the quorum machine has not got it.
+    pub(crate) fn peer_is_dirty(&mut self, actions: &mut Vec<Action>) {
+        if let FailOver::InFlight { clean_deferred } = &mut self.membership.fail_over
+            && std::mem::take(clean_deferred)
+        {
+            return;
+        }
+        self.membership.readmission.report(false);
+        actions.push(Action::Quorum(quorum::Event::PeerDirty));
+    }
+}
