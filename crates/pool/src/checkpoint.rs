@@ -8,7 +8,8 @@
 //! Labelling  write the label of the first disk with the new journal tail; sync
 //! ```
 //!
-//! Writes that arrive while a checkpoint runs go to a new overlay. The blocks that the checkpoint covers are read from
+//! Writes that arrive while a checkpoint runs go to a new overlay. They get the free room of journal and overlay step by
+//! step, as the copying goes on (`Checkpoint::withheld`), so that no write waits for a whole checkpoint. The blocks that the checkpoint covers are read from
 //! the journal until the last phase is done; after a crash before that, all their records are replayed.
 
 mod job;
@@ -72,8 +73,10 @@ impl Pool {
             job_in_flight: false,
             new_tail: self.journal.tail_after_checkpoint(),
             journal_end: self.journal.end(),
+            journal_room: self.journal.ring.len.saturating_sub(self.journal.used() + self.write_spare()),
             frozen: std::mem::take(&mut self.active),
             planned: None,
+            planned_count: 0,
             patches,
             written_disks: vec![false; disks],
             freed_slots: Vec::new(),

@@ -120,6 +120,13 @@ impl Pool {
         let record = JournalRecord::Write { volume, stamp, block, birth, crcs };
         self.check_overlay_room(OVERLAY_LIMIT)?;
         let spare = self.write_spare();
+        if let Some(running) = &self.running_checkpoint {
+            let journal = self.journal.has_room(&record, data.len(), spare + running.withheld_journal());
+            // The steps of this checkpoint give the room: the refusal is no reason for another one.
+            if !journal || self.active.0.len() + running.withheld_overlay() >= OVERLAY_LIMIT {
+                return Err(StoreError::JournalFull);
+            }
+        }
         self.append_and_apply(&record, &data, spare)
     }
 
@@ -417,7 +424,7 @@ impl Pool {
     }
 
     /// Number of journal bytes that writes leave free for discards, dirty marks and named values.
-    fn write_spare(&self) -> u64 {
+    pub(crate) fn write_spare(&self) -> u64 {
         (self.journal.ring.len / 8).min(16 << 20)
     }
 }

@@ -20,6 +20,7 @@ impl Pool {
             moves.extend(self.plan_extent_move(id, &change)?);
             if let Some(running) = &mut self.running_checkpoint {
                 running.planned = Some(id);
+                running.planned_count += 1;
             }
         }
         Ok(moves)

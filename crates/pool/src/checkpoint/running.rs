@@ -1,5 +1,6 @@
 //! The state of a running checkpoint.
 
+use crate::OVERLAY_LIMIT;
 use crate::index::key::Patch;
 use crate::journal::RecordBoundary;
 use crate::label::JournalTail;
@@ -26,10 +27,14 @@ pub(crate) struct Checkpoint {
     pub(super) new_tail: JournalTail,
     /// End of the journal when the checkpoint began. The sync of the first phase makes the records before it durable.
     pub(super) journal_end: RecordBoundary,
+    /// Number of journal bytes that were free for writes when the checkpoint began.
+    pub(super) journal_room: u64,
     /// The changes that the checkpoint moves to the extents; newer changes are in the pool's active overlay.
     pub frozen: Overlay,
     /// The last extent that is planned. Extents are planned in ascending order.
     pub(super) planned: Option<ExtentId>,
+    /// Number of extents that are planned.
+    pub(super) planned_count: usize,
     /// Changes of each disk's index, in the order of the disks.
     pub(super) patches: Vec<Patch>,
     /// For each disk: whether extents on it were written, so that it needs a sync.
@@ -47,6 +52,30 @@ impl Checkpoint {
         let from = self.planned.map_or(Bound::Unbounded, Bound::Excluded);
         let (id, change) = self.frozen.0.range((from, Bound::Unbounded)).next()?;
         Some((*id, (**change).clone()))
+    }
+
+    /// The part of `room` that writes must leave free for now. `room` is what was free for them when the checkpoint began.
+    ///
+    /// A quarter of it is free at once. The rest becomes free as the extents are copied, except its last fifth: that is for
+    /// the phases after the copying, which take few steps. So a writer that is faster than the checkpoint waits for the next
+    /// step again and again, and not once for the whole checkpoint, which takes minutes on a slow disk.
+    fn withheld(&self, room: u64) -> u64 {
+        let extents = self.frozen.0.len() as u64;
+        if extents == 0 || !matches!(self.phase, Phase::Sealing | Phase::Moving) {
+            return 0;
+        }
+        let left = 4 * (extents - self.planned_count as u64) + extents;
+        room / 4 * 3 * left / (5 * extents)
+    }
+
+    /// Number of journal bytes that writes must leave free for now.
+    pub fn withheld_journal(&self) -> u64 {
+        self.withheld(self.journal_room)
+    }
+
+    /// Number of extents of the active overlay that writes must leave free for now.
+    pub fn withheld_overlay(&self) -> usize {
+        self.withheld(OVERLAY_LIMIT as u64) as usize
     }
 
     /// Whether the job under way writes the label.

@@ -124,6 +124,45 @@ fn a_full_journal_refuses_writes_until_a_checkpoint_finishes() {
     );
 }
 
+/// Each step takes long on a slow disk, and a whole checkpoint takes hundreds of them.
+#[test]
+fn a_writer_that_is_faster_than_the_checkpoint_never_waits_for_all_of_it() {
+    let fixture = TestPool::new(6, &[64]);
+    let mut pool = fixture.open();
+    pool.create_volume(VolumeId(1), 1 << 20).unwrap();
+    let mut count = 0;
+    let mut write_one = |pool: &mut crate::Pool| {
+        let stamp = Stamp { epoch: Epoch(1), seq: Seq(count) };
+        match pool.write(VolumeId(1), stamp, BlockIndex(count % 400 * 16), blocks(count, 1)) {
+            Ok(_) => count += 1,
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    };
+    let (mut steps, mut refused, mut longest, mut checkpoints) = (0, 0, 0, 0);
+    while checkpoints < 4 {
+        let mut accepted = 0;
+        loop {
+            match write_one(&mut pool) {
+                Ok(()) if pool.wants_checkpoint() && pool.running_checkpoint.is_none() => break,
+                Ok(()) => accepted += 1,
+                Err(error) => break assert!(matches!(error, StoreError::JournalFull), "{error}"),
+            }
+        }
+        refused = if accepted > 0 || pool.running_checkpoint.is_none() { 0 } else { refused + 1 };
+        longest = longest.max(refused);
+        steps += 1;
+        checkpoints += u32::from(pool.checkpoint_step(2).unwrap() == crate::Progress::Finished);
+    }
+    assert!(steps > 300, "{steps} steps");
+    assert!(longest <= 4, "a write waited for {longest} of {steps} steps");
+    pool.checkpoint().unwrap();
+    (count - 400..count).for_each(|seq| {
+        let block = BlockIndex(seq % 400 * 16);
+        assert_eq!(pool.read(VolumeId(1), block.run(1)).unwrap(), blocks(seq, 1));
+    });
+}
+
 #[test]
 fn each_write_reads_back_at_once_while_the_journal_wraps() {
     let fixture = TestPool::new(3, &[32]);
