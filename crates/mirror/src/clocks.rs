@@ -1,6 +1,9 @@
 //! The clocks of requests: how long a guest request or a change has waited for the peer, and for how long the local store
 //! has left a command unanswered.
 //!
+//! A step of a checkpoint that the disks completed restarts the clocks of what waits for that checkpoint; see
+//! [`crate::progress`].
+//!
 //! Both clocks run in [`Clocks::awake`] time, in which a node that was not scheduled does not age its requests: their
 //! answers may be queued. The clock of a request belongs to the request, not to a session: it survives handshakes and
 //! sessions, and it stands still while the request waits for anything but the peer.
@@ -8,6 +11,7 @@
 use crate::event::{Action, Reason, Tuning};
 use crate::guest::{State, Ticket, TicketId};
 use crate::machine::{Mirror, Phase};
+use crate::progress::ProgressReport;
 use crate::types::*;
 
 /// Time in nanoseconds for which this node was scheduled, counted from the start of the mirror.
@@ -27,11 +31,12 @@ pub(crate) struct Clocks {
     awake: Awake,
     /// Time of the newest [`Action::PeerStuck`] that the clocks caused.
     stuck_told: Option<Awake>,
+    pub progress: ProgressReport,
 }
 
 impl Clocks {
     pub fn new(now: BootTime) -> Self {
-        Self { ticked: now, awake: Awake::default(), stuck_told: None }
+        Self { ticked: now, awake: Awake::default(), stuck_told: None, progress: ProgressReport::default() }
     }
 
     /// Time since the newest tick, in nanoseconds. Ticks come every 100 ms: a longer pause means that this node was not
@@ -55,9 +60,18 @@ pub(crate) struct PeerWait {
     /// Time in reconciliations of the present session. It does not count while the session lives, because a reconciliation
     /// that makes progress may take long; it counts when the session ends before the reconciliation has.
     reconciling: u64,
+    /// The part of its wait that progress of the peer's store has excused. It never exceeds [`Tuning::progress_limit`].
+    excused: u64,
 }
 
 impl PeerWait {
+    /// The peer's store makes progress: the clock restarts, as long as the excused time stays within `limit` nanoseconds.
+    pub fn excuse(&mut self, limit: u64) {
+        let part = self.charged.min(limit.saturating_sub(self.excused));
+        self.charged -= part;
+        self.excused += part;
+    }
+
     fn add(&mut self, cause: Cause, elapsed: u64) {
         match cause {
             Cause::Peer => self.charged += elapsed,
@@ -98,6 +112,7 @@ impl Mirror {
             // In a handshake or a reconciliation the peer may be waiting for this node.
             self.link.heard = self.awake();
         }
+        self.tell_progress();
         self.charge_waits(elapsed);
         self.check_stuck();
     }
@@ -157,7 +172,7 @@ impl Mirror {
         if asked { Cause::Peer } else { phase }
     }
 
-    fn each_wait(&mut self, mut change: impl FnMut(&mut PeerWait)) {
+    pub(crate) fn each_wait(&mut self, mut change: impl FnMut(&mut PeerWait)) {
         self.tickets.map.values_mut().for_each(|ticket| change(&mut ticket.peer_wait));
         self.changes.waits().for_each(change);
     }
@@ -199,7 +214,7 @@ impl Mirror {
     /// Time since which the peer owes this node a message in the present session.
     fn owes_since(&self) -> Option<Awake> {
         self.link.session?;
-        let asked = self.link.asks.values().next().map(|(at, _)| *at);
+        let asked = self.link.asks.values().next().map(|open| open.since);
         match self.phase {
             Phase::Reconcile => Some(self.link.heard),
             Phase::Handshake if self.handshake.as_ref().is_some_and(|h| h.sent) => Some(self.link.heard),
@@ -209,14 +224,14 @@ impl Mirror {
     }
 
     /// Reports that the local store does not answer when one command has been the oldest unanswered one for
-    /// [`Tuning::stuck`], and that it answers again when it has answered every command of that time.
+    /// [`Tuning::stuck`] without progress, and that it answers again when it has answered every command of that time.
     ///
     /// The store answers in the order of the commands, syncs aside. A command that becomes the oldest is the next to be
     /// answered, so a long queue that moves is no reason for a report.
     fn check_storage(&mut self) {
         let now = self.awake();
         self.store.watch_oldest(now);
-        if self.store.stuck_through.is_none() && self.store.oldest_age(now) >= self.tuning.stuck {
+        if self.store.stuck_through.is_none() && self.store.time_without_progress(now) >= self.tuning.stuck {
             self.store.stuck_through = self.store.newest();
             self.out.push(Action::StorageStuck);
         } else if self.store.answered_stuck() {

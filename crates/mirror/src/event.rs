@@ -16,6 +16,13 @@ pub enum Event {
     Volume { req: RequestId, change: VolumeChange },
     /// The store finished a command.
     Stored { op: StoreOp, result: Result<StoreOutput, StoreError> },
+    /// A command waits for a checkpoint of the store, and the disks have completed a step of that checkpoint.
+    StoreProgress {
+        /// The command. Ignored if it is answered already.
+        op: StoreOp,
+        /// Number of checkpoint steps that the disks have completed since the store was opened.
+        steps: u64,
+    },
     /// A session with the peer was established; it replaces an older one.
     PeerUp { session: Session },
     /// The session ended.
@@ -63,9 +70,11 @@ pub enum Action {
     /// Close the current session for this reason and connect again.
     Disconnect(Reason),
     /// The in-sync peer has not acknowledged a request for [`Tuning::stuck`], or a guest request or change has waited for
-    /// the peer for that long, also without a session. Repeated at this interval while it holds. For `quorum`.
+    /// the peer for that long, also without a session. Progress of the peer's store restarts the time, within
+    /// [`Tuning::progress_limit`]. Repeated at this interval while it holds. For `quorum`.
     PeerStuck,
-    /// This node's store has left a command unanswered for [`Tuning::stuck`]. For `quorum`.
+    /// This node's store has left a command unanswered for [`Tuning::stuck`] without progress, or for longer than
+    /// [`Tuning::progress_limit`] allows. For `quorum`.
     StorageStuck,
     /// This node's store has answered every command that was unanswered at [`Action::StorageStuck`]. For `quorum`.
     StorageAnswers,
@@ -235,6 +244,10 @@ pub struct Tuning {
     /// Age in nanoseconds at which an unanswered request makes the peer count as stuck, and an unanswered command the local
     /// store. The time that passes between two ticks counts with at most a tenth of it.
     pub stuck: u64,
+    /// Longest time in nanoseconds for which steps of checkpoints ([`Event::StoreProgress`]) excuse one command of the local
+    /// store or one request to the peer. A store that needs longer than this and [`Tuning::stuck`] for one command counts as
+    /// stuck even if it makes progress. A driver in a guest gives its disk up at about this time: Windows does after 60 s.
+    pub progress_limit: u64,
     /// Interval in nanoseconds of background confirmations while there are unconfirmed writes.
     pub confirm: u64,
     /// Interval in nanoseconds at which commands that wait for space, and copies of unreadable extents, are repeated.
@@ -254,6 +267,7 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             stuck: 3_000_000_000,
+            progress_limit: 60_000_000_000,
             confirm: 1_000_000_000,
             retry: 1_000_000_000,
             lost_after: 60_000_000_000,

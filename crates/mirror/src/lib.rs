@@ -30,7 +30,9 @@
 //!    on both.
 //! 10. **Clocks.** A guest request or change that has waited for the peer for [`Tuning::stuck`], in one session or many or
 //!     none, gives [`Action::PeerStuck`]. A local store that does not answer for that long gives
-//!     [`Action::StorageStuck`]. Requests that wait for the lease or for space age neither clock.
+//!     [`Action::StorageStuck`]. Requests that wait for the lease or for space age neither clock. A completed step of a
+//!     checkpoint that a command waits for restarts both clocks, on this node and on the peer, for one command or request
+//!     by [`Tuning::progress_limit`] in total.
 //!
 //! **Invariant:** each guarantee is asserted where the code could break it; the asserts stay on in release builds.
 
@@ -48,6 +50,7 @@ mod message;
 #[cfg(any(test, feature = "testing"))]
 pub mod oracle;
 mod peer;
+mod progress;
 mod queue;
 mod reconcile;
 mod replica;

@@ -186,6 +186,7 @@ impl Mirror {
             Event::Guest { req, volume, op } => self.on_guest(req, volume, op),
             Event::Volume { req, change } => self.on_change(req, change),
             Event::Stored { op, result } => self.on_stored(op, result),
+            Event::StoreProgress { op, steps } => self.on_store_progress(op, steps),
             Event::PeerUp { session } => self.on_peer_up(session),
             Event::PeerDown { session } => {
                 if self.link.session == Some(session) {

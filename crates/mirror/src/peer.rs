@@ -8,6 +8,7 @@ use crate::guest::TicketId;
 use crate::heal::HealId;
 use crate::machine::{Mirror, Phase};
 use crate::message::{Answer, Body, PeerMessage, PeerOp, PeerOpError};
+use crate::progress::PeerProgress;
 use crate::types::*;
 use std::collections::BTreeMap;
 
@@ -46,6 +47,15 @@ pub(crate) enum Ask {
     IgnoreResult,
 }
 
+/// An open request to the peer and its clock.
+#[derive(Debug)]
+pub(crate) struct OpenAsk {
+    pub sent: Awake,
+    /// The time since which the peer owes the reply: `sent`, or later if the peer had a reason to be late.
+    pub since: Awake,
+    pub ask: Ask,
+}
+
 /// State of the current session.
 #[derive(Debug, Default)]
 pub(crate) struct Link {
@@ -55,12 +65,13 @@ pub(crate) struct Link {
     /// Messages of an epoch newer than this node's view, kept until that view arrives; at most [`MAX_EARLY`].
     early: Vec<PeerMessage>,
     next_ask: PeerOp,
-    /// Open requests with the time they were sent.
-    pub asks: BTreeMap<PeerOp, (Awake, Ask)>,
+    /// Open requests, by the order in which they were sent.
+    pub asks: BTreeMap<PeerOp, OpenAsk>,
     /// The peer's pool is full: its replies may be late.
     pub peer_full: bool,
     /// Time of the last message of this epoch.
     pub heard: Awake,
+    pub peer_progress: PeerProgress,
 }
 
 impl Link {
@@ -83,6 +94,7 @@ impl Mirror {
         self.link.session = Some(session);
         self.link.sent = 0;
         self.link.received = 0;
+        self.link.peer_progress = PeerProgress::default();
         self.restart_handshake();
     }
 
@@ -135,7 +147,8 @@ impl Mirror {
     /// Registers a request; the caller sends it with the number returned.
     pub(crate) fn ask(&mut self, ask: Ask) -> PeerOp {
         let op = self.link.next_ask.advance();
-        self.link.asks.insert(op, (self.awake(), ask));
+        let now = self.awake();
+        self.link.asks.insert(op, OpenAsk { sent: now, since: now, ask });
         op
     }
 
@@ -186,15 +199,19 @@ impl Mirror {
 
     fn on_body(&mut self, body: Body) {
         use Phase::*;
+        if let Body::StoreProgress { steps } = body {
+            return self.on_peer_progress(steps);
+        }
         self.link.heard = self.awake();
+        self.link.peer_progress.other_message();
         match (self.phase, body) {
-            (_, Body::Newer) => {}
+            (_, Body::Newer | Body::StoreProgress { .. }) => {}
             (_, Body::Full(full)) => {
                 if self.link.peer_full != full {
                     self.link.peer_full = full;
                     // The peer begins only now with the requests that waited for space.
                     let now = self.awake();
-                    self.link.asks.values_mut().for_each(|(at, _)| *at = now);
+                    self.link.asks.values_mut().for_each(|open| open.since = now);
                     self.out.push(Action::Full { peer: true, full });
                 }
             }
@@ -226,7 +243,7 @@ impl Mirror {
     }
 
     fn on_done(&mut self, op: PeerOp, result: Result<Answer, PeerOpError>) {
-        let Some((_, ask)) = self.link.asks.remove(&op) else {
+        let Some(OpenAsk { ask, .. }) = self.link.asks.remove(&op) else {
             return;
         };
         match (ask, result) {

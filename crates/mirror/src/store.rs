@@ -74,6 +74,16 @@ struct InFlight {
     purpose: Purpose,
 }
 
+/// The clock of the oldest unanswered command.
+#[derive(Debug, Clone, Copy)]
+struct Oldest {
+    op: StoreOp,
+    /// The time since which it was the oldest at each tick.
+    since: Awake,
+    /// Time of the newest progress of the checkpoint that it waits for; `since` if there was none.
+    progressed: Awake,
+}
+
 /// Commands in flight, and commands that wait for space.
 #[derive(Debug, Default)]
 pub(crate) struct StoreQueue {
@@ -88,8 +98,8 @@ pub(crate) struct StoreQueue {
     full: bool,
     /// Writes that waited for space are guest requests in the queue again: the pool counts as full until a write succeeds.
     requeued: bool,
-    /// The oldest unanswered command at the newest tick, and the time since which it was the oldest at each tick.
-    oldest: Option<(StoreOp, Awake)>,
+    /// The oldest unanswered command at the newest tick.
+    oldest: Option<Oldest>,
     /// The store was reported as stuck while the commands up to this one were unanswered.
     pub stuck_through: Option<StoreOp>,
 }
@@ -120,12 +130,37 @@ impl StoreQueue {
     /// Notes which command is the oldest unanswered one at this tick.
     pub fn watch_oldest(&mut self, now: Awake) {
         let first = self.ops.keys().next().copied();
-        self.oldest = first.map(|op| self.oldest.filter(|(same, _)| *same == op).unwrap_or((op, now)));
+        let fresh = |op| Oldest { op, since: now, progressed: now };
+        self.oldest = first.map(|op| self.oldest.filter(|oldest| oldest.op == op).unwrap_or_else(|| fresh(op)));
+    }
+
+    /// Restarts the clock of the oldest unanswered command, if it is this one and progress has excused it for less than
+    /// `limit` nanoseconds. Returns whether this command is unanswered.
+    pub fn progress(&mut self, op: StoreOp, now: Awake, limit: u64) -> bool {
+        self.watch_oldest(now);
+        if let Some(oldest) = self.oldest.as_mut().filter(|oldest| oldest.op == op && now.since(oldest.since) < limit) {
+            oldest.progressed = now;
+        }
+        self.ops.contains_key(&op)
+    }
+
+    fn unanswered_oldest(&self) -> Option<&Oldest> {
+        self.oldest.as_ref().filter(|oldest| self.ops.contains_key(&oldest.op))
     }
 
     /// How long the oldest unanswered command of the newest tick has been the oldest, in nanoseconds; 0 if it is answered.
     pub fn oldest_age(&self, now: Awake) -> u64 {
-        self.oldest.filter(|(op, _)| self.ops.contains_key(op)).map_or(0, |(_, since)| now.since(since))
+        self.unanswered_oldest().map_or(0, |oldest| now.since(oldest.since))
+    }
+
+    /// As [`StoreQueue::oldest_age`], from the newest progress on.
+    pub fn time_without_progress(&self, now: Awake) -> u64 {
+        self.unanswered_oldest().map_or(0, |oldest| now.since(oldest.progressed))
+    }
+
+    /// Whether this command is unanswered.
+    pub fn is_unanswered(&self, op: StoreOp) -> bool {
+        self.ops.contains_key(&op)
     }
 
     /// The newest unanswered command.

@@ -3,17 +3,17 @@
 use super::pair::{Pair, Step, Step::*};
 use crate::Phase;
 
-const WRITE: Step = Write { volume: 0, block: 0, count: 1 };
+pub const WRITE: Step = Write { volume: 0, block: 0, count: 1 };
 
 /// A pair in sync without an open request. Node 0 writes volume 0, node 1 volume 1.
-fn steady() -> Pair {
+pub fn steady() -> Pair {
     let mut pair = Pair::new();
     pair.heal();
     pair
 }
 
 /// Lets this many tenths of a second pass; the stores and the session work unless a step before broke them.
-fn run(pair: &mut Pair, tenths: usize) {
+pub fn run(pair: &mut Pair, tenths: usize) {
     for _ in 0..tenths {
         for node in 0..2 {
             pair.step(Store { node, count: 50 });
@@ -23,11 +23,11 @@ fn run(pair: &mut Pair, tenths: usize) {
     }
 }
 
-fn stuck(pair: &Pair) -> [usize; 2] {
+pub fn stuck(pair: &Pair) -> [usize; 2] {
     [pair.stuck(0), pair.stuck(1)]
 }
 
-fn storage(pair: &Pair) -> [bool; 2] {
+pub fn storage(pair: &Pair) -> [bool; 2] {
     [pair.storage_stuck(0), pair.storage_stuck(1)]
 }
 

@@ -7,6 +7,7 @@ mod flight;
 mod full;
 mod lost;
 mod pair;
+mod progress;
 mod props;
 mod queue;
 mod scenarios;

@@ -83,6 +83,10 @@ pub enum Step {
         node: usize,
         hangs: bool,
     },
+    /// The oldest command of the node's store waits for a checkpoint, of which the disks complete a step.
+    Progress {
+        node: usize,
+    },
     Create,
     Tick {
         millis: u64,
@@ -106,8 +110,10 @@ struct Node {
     inbox: VecDeque<PeerMessage>,
     /// The store answers nothing.
     hangs: bool,
-    /// Milliseconds of ticks for which the store has hung with a command unanswered.
+    /// Milliseconds of ticks for which the store has hung with a command unanswered and without progress.
     hung_ms: u64,
+    /// Number of [`Step::Progress`].
+    steps: u64,
     /// The mirror reported last that the store does not answer.
     storage_stuck: bool,
     /// Number of reports that the peer is stuck.
@@ -382,6 +388,14 @@ impl Pair {
             }
             Step::Store { node, .. } if self.nodes[node].hangs => {}
             Step::Hang { node, hangs } => (self.nodes[node].hangs, self.nodes[node].hung_ms) = (hangs, 0),
+            Step::Progress { node } => {
+                if let Some(op) = self.nodes[node].commands.front().map(|(op, _)| *op) {
+                    self.nodes[node].steps += 1;
+                    self.nodes[node].hung_ms = 0;
+                    let steps = self.nodes[node].steps;
+                    self.event(node, Event::StoreProgress { op, steps });
+                }
+            }
             Step::Store { node, count } => {
                 for _ in 0..count {
                     let Some((op, command)) = self.nodes[node].commands.pop_front() else { return };
@@ -491,6 +505,24 @@ impl Pair {
     /// Number of reports of the node that its peer is stuck.
     pub fn stuck(&self, node: usize) -> usize {
         self.nodes[node].stuck
+    }
+
+    /// The session of the pair, if there is one.
+    pub fn session(&self) -> Option<Session> {
+        self.session
+    }
+
+    /// The next [`Step::Progress`] of the node tells the same number as the last one.
+    pub fn forget_step(&mut self, node: usize) {
+        self.nodes[node].steps -= 1;
+    }
+
+    /// The newest command of the node's store waits for a checkpoint, of which the disks complete a step.
+    pub fn progress_of_newest(&mut self, node: usize) {
+        let op = self.nodes[node].commands.back().map(|(op, _)| *op).expect("a command waits");
+        self.nodes[node].steps += 1;
+        let steps = self.nodes[node].steps;
+        self.event(node, Event::StoreProgress { op, steps });
     }
 
     /// Whether the node reports that its own store does not answer.

@@ -27,6 +27,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Readd),
         1 => (node.clone(), any::<bool>()).prop_map(|(node, full)| Step::Full { node, full }),
         1 => (node.clone(), any::<bool>()).prop_map(|(node, hangs)| Step::Hang { node, hangs }),
+        2 => node.clone().prop_map(|node| Step::Progress { node }),
         1 => Just(Step::Create),
         3 => (0u64..1500).prop_map(|millis| Step::Tick { millis }),
     ]
