@@ -3,45 +3,18 @@
 //!
 //! It runs on a thread of its own, because the kernel confirms a freeze only after the last virtual CPU has left the guest.
 //!
-//! **Invariants.** `Frozen` and `Killed` are reported only after the kernel has confirmed them for the whole subtree, or if the
-//! cgroup does not exist. After a kill the empty cgroup stays frozen until [`CgroupCommand::AllowStarts`]: a process that was
-//! about to enter it then does not execute.
+//! **Invariant.** `Frozen` and `Killed` are reported only after the kernel has confirmed them for the whole subtree, or if the
+//! cgroup does not exist. What is written when is decided by [`CgroupRule`].
 
+use dyad_placement::{CgroupCommand, CgroupRule, CgroupState, CgroupWrite};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// An action on all VMs of this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CgroupCommand {
-    /// No process executes any more; their memory stays.
-    Freeze,
-    /// Frozen processes execute again.
-    Thaw,
-    /// SIGKILL for every process below the cgroup. Afterwards no process that enters it executes.
-    Kill,
-    /// Processes that enter the cgroup may execute. Without effect if a kill came that the sender did not know.
-    AllowStarts {
-        /// Number of kills that the sender knows, of those since the start of this daemon.
-        kills: u64,
-    },
-}
-
-/// The state of all VMs after a command, as the kernel has confirmed it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CgroupState {
-    /// No VM executes.
-    Frozen,
-    /// VMs may execute.
-    Thawed,
-    /// No VM process exists.
-    Killed,
-}
-
 /// A value for a file of the cgroup.
 #[derive(Clone, Copy)]
-struct CgroupWrite {
+struct FileWrite {
     file: &'static str,
     value: &'static str,
 }
@@ -49,9 +22,9 @@ struct CgroupWrite {
 /// Interval at which the kernel's state of the cgroup is read.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-const FREEZE: CgroupWrite = CgroupWrite { file: "cgroup.freeze", value: "1" };
-const THAW: CgroupWrite = CgroupWrite { file: "cgroup.freeze", value: "0" };
-const KILL: CgroupWrite = CgroupWrite { file: "cgroup.kill", value: "1" };
+const FREEZE: FileWrite = FileWrite { file: "cgroup.freeze", value: "1" };
+const THAW: FileWrite = FileWrite { file: "cgroup.freeze", value: "0" };
+const KILL: FileWrite = FileWrite { file: "cgroup.kill", value: "1" };
 
 /// The line of `cgroup.events` with which the kernel confirms a write.
 #[derive(Clone, Copy)]
@@ -76,7 +49,7 @@ pub fn start(vms: Option<PathBuf>, report: impl Fn(CgroupState) + Send + 'static
 /// run, because it cannot work as a member.
 pub fn kill_once(vms: Option<PathBuf>) {
     let kill = move || {
-        CgroupFence::new(vms.as_deref()).carry_out(CgroupCommand::Kill);
+        CgroupFence { vms: vms.as_deref(), rule: CgroupRule::default() }.carry_out(CgroupCommand::Kill);
     };
     std::thread::Builder::new().name("kill_vms".into()).spawn(kill).expect("the system can start a thread");
 }
@@ -91,11 +64,7 @@ pub fn closed(vms: Option<&Path>) -> bool {
 }
 
 fn run(vms: Option<&Path>, commands: &Receiver<CgroupCommand>, report: &dyn Fn(CgroupState)) {
-    let mut fence = CgroupFence::new(vms);
-    if !populated(vms) {
-        // An earlier run of this daemon may have permitted a VM whose process has not entered the cgroup yet.
-        fence.close();
-    }
+    let mut fence = CgroupFence::at_start(vms);
     while let Ok(command) = commands.recv() {
         if let Some(done) = fence.carry_out(command) {
             report(done);
@@ -103,78 +72,47 @@ fn run(vms: Option<&Path>, commands: &Receiver<CgroupCommand>, report: &dyn Fn(C
     }
 }
 
-/// The VMs' cgroup and the reasons for which it is frozen.
+/// The VMs' cgroup and the rule by which it is written.
 struct CgroupFence<'a> {
     /// `None` = a development host without cgroups.
     vms: Option<&'a Path>,
-    /// The last command of the quorum thread was to freeze: VMs stay frozen when starts are allowed.
-    frozen: bool,
-    /// Since a kill, or since the start with an empty cgroup: no start was allowed yet.
-    closed: bool,
-    /// Number of kills since the start of this daemon.
-    kills: u64,
+    rule: CgroupRule,
 }
 
 impl<'a> CgroupFence<'a> {
-    fn new(vms: Option<&'a Path>) -> Self {
-        Self { vms, frozen: false, closed: false, kills: 0 }
+    fn at_start(vms: Option<&'a Path>) -> Self {
+        let mut writes = Vec::new();
+        let fence = Self { vms, rule: CgroupRule::at_start(populated(vms), &mut writes) };
+        fence.write(writes);
+        fence
     }
 
     /// Carries out a command; returns the state that the kernel has confirmed, if the command is answered.
     fn carry_out(&mut self, command: CgroupCommand) -> Option<CgroupState> {
-        match command {
-            CgroupCommand::Freeze => {
-                self.frozen = true;
-                self.write(FREEZE, FROZEN);
-                Some(CgroupState::Frozen)
-            }
-            CgroupCommand::Thaw => {
-                self.frozen = false;
-                self.thaw_if_free();
-                Some(CgroupState::Thawed)
-            }
-            CgroupCommand::Kill => {
-                self.frozen = false;
-                self.kills += 1;
-                // First frozen, so that no process can enter and execute between the kill and the freeze.
-                self.close();
-                self.write(KILL, EMPTY);
-                Some(CgroupState::Killed)
-            }
-            CgroupCommand::AllowStarts { kills } => {
-                if kills == self.kills {
-                    self.closed = false;
-                    self.thaw_if_free();
+        let mut writes = Vec::new();
+        let state = self.rule.handle(command, &mut writes);
+        self.write(writes);
+        state
+    }
+
+    fn write(&self, writes: Vec<CgroupWrite>) {
+        let Some(vms) = self.vms else { return };
+        for write in writes {
+            match write {
+                CgroupWrite::Freeze => write_until_confirmed(vms, FREEZE, FROZEN),
+                CgroupWrite::Thaw => write_until_confirmed(vms, THAW, THAWED),
+                CgroupWrite::Kill => write_until_confirmed(vms, KILL, EMPTY),
+                CgroupWrite::Close => {
+                    let _ = fs::write(vms.join(FREEZE.file), FREEZE.value);
                 }
-                None
             }
-        }
-    }
-
-    /// Freezes the cgroup until starts are allowed. A freeze of running processes need not be confirmed: a kill follows.
-    fn close(&mut self) {
-        self.closed = true;
-        if let Some(vms) = self.vms {
-            let _ = fs::write(vms.join(FREEZE.file), FREEZE.value);
-        }
-    }
-
-    fn thaw_if_free(&self) {
-        if !self.frozen && !self.closed {
-            self.write(THAW, THAWED);
-        }
-    }
-
-    fn write(&self, write: CgroupWrite, confirmation: Confirmation) {
-        if let Some(vms) = self.vms {
-            write_until_confirmed(vms, write, confirmation);
         }
     }
 }
 
 /// Repeats the write every [`POLL_INTERVAL`] until the kernel confirms it. There is no time limit: while a freeze or a kill is not
 /// confirmed and the right to run has ended, the watchdog is not fed, and it resets the node.
-fn write_until_confirmed(vms: &Path, write: CgroupWrite, Confirmation(want): Confirmation) {
+fn write_until_confirmed(vms: &Path, write: FileWrite, Confirmation(want): Confirmation) {
     let since = Instant::now();
     let mut complained = false;
     loop {
@@ -316,8 +254,7 @@ mod tests {
     #[test]
     fn allowed_starts_do_not_thaw_frozen_vms() {
         let Some(group) = new_cgroup("frozen") else { return };
-        let mut fence = CgroupFence::new(Some(&group));
-        fence.close();
+        let mut fence = CgroupFence::at_start(Some(&group));
         assert_eq!(fence.carry_out(CgroupCommand::Freeze), Some(CgroupState::Frozen));
         assert_eq!(fence.carry_out(CgroupCommand::AllowStarts { kills: 0 }), None);
         assert!(fs::read_to_string(group.join("cgroup.events")).unwrap().contains("frozen 1"));

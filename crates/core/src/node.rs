@@ -3,7 +3,7 @@
 //! **Invariant.** The quorum thread feeds the watchdog before the pool is opened, which may take longer than the watchdog's
 //! period. Its updates wait in the event queue meanwhile.
 
-use crate::cgroup_fence::{CgroupCommand, CgroupState};
+use dyad_placement::{CgroupCommand, CgroupState};
 use crate::event::{Event, EventSender};
 use crate::options::Options;
 use crate::pairing::Pairing;

@@ -8,7 +8,7 @@
 //! **Invariant.** On a running member this thread alone feeds the watchdog, and only if [`Quorum::may_feed_watchdog`] allows it at that
 //! moment.
 
-use crate::cgroup_fence;
+use dyad_placement::CgroupCommand;
 use crate::clock;
 use crate::event::{Event, EventSender};
 use crate::quorum_handle::QuorumInput;
@@ -47,7 +47,7 @@ pub struct QuorumThread {
     /// Takes the requests for the witness.
     pub witness: UnboundedSender<(WitnessRequestId, WitnessRequest)>,
     /// Takes the commands to freeze, thaw and kill the VMs.
-    pub cgroup_fence: Sender<cgroup_fence::CgroupCommand>,
+    pub cgroup_fence: Sender<CgroupCommand>,
     /// Takes the updates for `CoreState`.
     pub event_sender: EventSender,
 }
@@ -207,14 +207,14 @@ impl QuorumLoop {
             Action::Persist { token, record } => resources.register.save(token, record),
             Action::Freeze => {
                 tell(QuorumUpdate::Hold);
-                let _ = resources.cgroup_fence.send(cgroup_fence::CgroupCommand::Freeze);
+                let _ = resources.cgroup_fence.send(CgroupCommand::Freeze);
             }
-            Action::Thaw => drop(resources.cgroup_fence.send(cgroup_fence::CgroupCommand::Thaw)),
+            Action::Thaw => drop(resources.cgroup_fence.send(CgroupCommand::Thaw)),
             Action::Kill { reason } => {
                 tell(QuorumUpdate::Kill(reason));
                 // `CoreState` serves again only by a snapshot that is newer than the kill.
                 self.last_snapshot = None;
-                let _ = resources.cgroup_fence.send(cgroup_fence::CgroupCommand::Kill);
+                let _ = resources.cgroup_fence.send(CgroupCommand::Kill);
             }
             Action::Config(config) => tell(QuorumUpdate::Config(config)),
             Action::AckSet(set) => tell(QuorumUpdate::AckSet(set, self.clean_reports)),

@@ -65,6 +65,12 @@ impl Placement {
         self.access.serving
     }
 
+    /// Whether the volume has a device server that runs.
+    #[must_use]
+    pub fn serves(&self, volume: VolumeId) -> bool {
+        self.access.served.contains(&volume)
+    }
+
     /// The writer of a volume that the document names; `None` for any other volume.
     #[must_use]
     pub fn writer_of(&self, volume: VolumeId) -> Option<Writer> {

@@ -26,6 +26,7 @@
 //!   ([`Placement::refuse_change`]).
 
 mod access;
+mod cgroup_rule;
 mod document;
 mod document_task;
 mod event;
@@ -36,6 +37,7 @@ mod mutants;
 mod readmission;
 mod volumes;
 
+pub use cgroup_rule::{CgroupCommand, CgroupRule, CgroupState, CgroupWrite};
 pub use document::{DocumentCopy, MembershipTerm};
 pub use document_task::{ChangeError, ChangeTicket, DocumentAction, DocumentRequest, DocumentTask};
 pub use event::{Action, Event, RightToRun, Surroundings};

@@ -1,102 +1,105 @@
-//! A model of `dyad-core`'s state on one node: mirror, document, writers, permits.
-//!
-//! It repeats rules of `dyad_core::CoreState` and does not run that code, so a bug there is not found here. It is to be
-//! replaced by the shipped code; until then, a change of the rules there must be made here as well.
+//! The state thread of `dyad-core` on one node: it passes events between the shipped mirror, the shipped placement and the
+//! threads around them. What it lacks is what only people see: control socket, status, timeline, pairing.
 
-use crate::document::Document;
-use crate::guests::volume;
-use crate::machine::{VMS, VmIndex};
+use crate::guests::GuestResult;
+use crate::machine::VmIndex;
 use crate::options::PlantedBug;
 use crate::quorum_thread::QuorumUpdate;
-use crate::world::{DaemonJob, FutureEvent, World};
-use dyad_mirror::{Action, Event, GuestOp, GuestReply, Mirror, Reason, RequestId, Writer};
-use dyad_quorum::{self as quorum, Config, MS, Members, SEC};
-use dyad_replica::{Readmission, view};
-use dyad_types::{NodeId, VolumeId};
+use crate::world::{DaemonJob, World};
+use dyad_desired::Change;
+use dyad_mirror::{Action, Event, GuestOp, Mirror, Reason, RequestId, VolumeChange};
+use dyad_placement::{ChangeTicket, DocumentRequest, DocumentTask, Mutants, Placement, Surroundings};
+use dyad_quorum::{self as quorum, Config, MS, SEC};
+use dyad_types::{BootTime, NodeId, VolumeId};
 use std::collections::{BTreeMap, VecDeque};
 
-/// The first id for requests of the daemon itself. Ids of guests' requests are lower.
-const FIRST_OWN_REQUEST: RequestId = RequestId(1 << 48);
+/// Share of device servers that cannot be started at the first attempt, of a thousand.
+const FAILED_SERVER_PERMILLE: u64 = 50;
 
-/// The purpose of a request of the daemon itself.
+/// The receiver of the result of a request to the mirror.
 #[derive(Debug, Clone)]
-pub(crate) enum OwnRequest {
-    /// Read the document.
-    Read,
-    /// Write this document to volume 0.
-    Write(Document),
-    /// Flush this document, which is written.
-    Flush(Document),
-    /// Create a volume.
-    Create,
+pub(crate) enum ReplyReceiver {
+    /// A guest's request with this id.
+    Guest(VmIndex, RequestId),
+    /// The document's task.
+    Documents,
+    /// The garbage collection.
+    VolumeGc,
+    /// The setup of the pair.
+    SetUp,
 }
 
-/// The model of `CoreState`.
+/// The consequence of the decision of a change of the document.
+#[derive(Debug, Clone)]
+pub(crate) enum Pending {
+    /// The fail-over of placement.
+    FailOver,
+    /// An operator waits for it.
+    Operator(VmIndex, Change),
+    /// The peer has passed it on.
+    ForwardedByPeer(ChangeTicket),
+    /// None.
+    Nothing,
+}
+
+/// The state thread and the document's task.
 pub struct CoreModel {
     pub mirror: Mirror,
-    /// The newest configuration that the quorum thread has announced.
-    pub(crate) config: Config,
-    /// The newest acknowledgement set that the quorum thread has announced.
-    ack_set: Members,
-    readmission: Readmission,
-    /// The document in force; `None` until it is read after the node entered the in-sync set.
-    pub document: Option<Document>,
-    /// Requests of the daemon itself that the mirror has not answered.
-    pub(crate) own_requests: BTreeMap<RequestId, OwnRequest>,
-    pub(crate) next_own_request: RequestId,
-    /// Requests of guests that the mirror has not answered.
-    guest_requests: BTreeMap<RequestId, VmIndex>,
-    /// By volume: the writer that the mirror was last told.
-    writers: [Writer; VMS + 1],
-    /// By VM: whether it may run here.
-    pub permits: [bool; VMS],
-    /// The node has had the right to run since it became a member and since its VMs were last killed. Then volumes are
-    /// served.
-    serving: bool,
-    /// The fence of the peer is over.
-    pub(crate) peer_vms_allowed: bool,
-    /// The newest `VmsRunning` that the quorum thread was told.
-    vms_reported: bool,
-    /// The mirror holds guests' requests.
-    held: bool,
+    pub placement: Placement,
+    placement_actions: VecDeque<dyad_placement::Action>,
+    carries_out: bool,
+    pub(crate) documents: DocumentTask,
+    /// The receivers of the results that the mirror has not given.
+    receivers: BTreeMap<RequestId, ReplyReceiver>,
+    last_request: RequestId,
+    /// Changes of the document that are not decided.
+    pending: BTreeMap<ChangeTicket, Pending>,
+    /// Those of them that the peer decides.
+    forwarded: Vec<ChangeTicket>,
+    last_ticket: u64,
     /// Events for the mirror that arose while it handled another one.
     queued_events: VecDeque<Event>,
     /// The mirror handles an event.
     handles_event: bool,
-    /// The VM that an operator moves, and its new node.
-    pub moving: Option<(VmIndex, NodeId)>,
 }
 
 impl CoreModel {
-    pub fn new(mirror: Mirror, config: Config, vms_reported: bool) -> Self {
+    pub fn new(me: NodeId, mirror: Mirror, config: Config, now: BootTime, mutants: Mutants) -> Self {
         Self {
             mirror,
-            ack_set: config.members,
-            config,
-            readmission: Readmission::default(),
-            document: None,
-            own_requests: BTreeMap::new(),
-            next_own_request: FIRST_OWN_REQUEST,
-            guest_requests: BTreeMap::new(),
-            writers: [Writer::None; VMS + 1],
-            permits: [false; VMS],
-            serving: false,
-            peer_vms_allowed: false,
-            vms_reported,
-            held: true,
+            placement: Placement::new(me, config, None, now).with_mutants(mutants),
+            placement_actions: VecDeque::new(),
+            carries_out: false,
+            documents: DocumentTask::with_mutants(mutants),
+            receivers: BTreeMap::new(),
+            last_request: RequestId::default(),
+            pending: BTreeMap::new(),
+            forwarded: Vec::new(),
+            // As in the daemon, tickets differ in each run.
+            last_ticket: now.0,
             queued_events: VecDeque::new(),
             handles_event: false,
-            moving: None,
         }
     }
 
     /// Whether the mirror has an unanswered request of this VM that is not in `open`.
     pub fn serves_other_than<T>(&self, vm: VmIndex, open: &BTreeMap<RequestId, T>) -> bool {
-        self.guest_requests.iter().any(|(req, of)| *of == vm && !open.contains_key(req))
+        let others = |receiver: &ReplyReceiver| match receiver {
+            ReplyReceiver::Guest(of, req) => *of == vm && !open.contains_key(req),
+            _ => false,
+        };
+        self.receivers.values().any(others)
+    }
+
+    fn has_request(&self, vm: VmIndex, req: RequestId) -> bool {
+        self.receivers.values().any(|receiver| matches!(receiver, ReplyReceiver::Guest(of, open) if (*of, *open) == (vm, req)))
     }
 
     pub fn idle(&self) -> bool {
-        self.own_requests.is_empty() && self.guest_requests.is_empty() && self.mirror.open_requests() == 0
+        self.receivers.is_empty()
+            && self.pending.is_empty()
+            && self.documents.is_idle()
+            && self.mirror.open_requests() == 0
     }
 }
 
@@ -106,8 +109,11 @@ impl World {
     }
 
     pub(crate) fn start_core_model(&mut self, node: usize) {
-        self.send_view(node);
-        self.mirror(node, Event::Hold);
+        let mut actions = Vec::new();
+        if let Some(model) = self.core_model(node) {
+            model.placement.begin(&mut actions);
+        }
+        self.carry_out_placement(node, actions);
         self.schedule_job(node, 1000, DaemonJob::CoreTick);
     }
 
@@ -177,17 +183,11 @@ impl World {
                 self.log_line(node, "the peer is clean".into());
                 let peer = &mut self.nodes[1 - node];
                 peer.clean_in_boot = peer.boots;
-                if let Some(model) = self.core_model(node) {
-                    model.readmission.report(true);
-                }
-                self.tell_quorum_thread(node, quorum::Event::PeerClean);
+                self.place(node, dyad_placement::Event::PeerClean);
             }
             Action::PeerDirty => {
                 self.log_line(node, "the peer is dirty".into());
-                if let Some(model) = self.core_model(node) {
-                    model.readmission.report(false);
-                }
-                self.tell_quorum_thread(node, quorum::Event::PeerDirty);
+                self.place(node, dyad_placement::Event::PeerDirty);
             }
             Action::Faulty { error } => self.report_violation(format!("node {node} is faulty: {error}")),
             Action::Lost { volume, extent, .. } => {
@@ -195,7 +195,7 @@ impl World {
             }
             Action::Healed { .. } => self.count_event("heals"),
             Action::Unreadable { .. } => self.count_event("unreadable"),
-            Action::VolumesChanged => self.reload_document(node),
+            Action::VolumesChanged => self.place(node, dyad_placement::Event::ReadDocument),
             Action::Progress(progress) => {
                 if progress.left == 0 {
                     let copied = progress.copied;
@@ -206,190 +206,226 @@ impl World {
         }
     }
 
-    fn on_mirror_reply(&mut self, node: usize, req: RequestId, result: crate::guests::GuestResult) {
+    fn on_mirror_reply(&mut self, node: usize, req: RequestId, result: GuestResult) {
         let Some(model) = self.core_model(node) else { return };
-        if let Some(vm) = model.guest_requests.remove(&req) {
-            let delay = self.prng.within(1_000..40_000);
-            return self.schedule_job(node, delay, DaemonJob::GuestReply(vm, req, result));
+        match model.receivers.remove(&req) {
+            Some(ReplyReceiver::Guest(vm, guest_req)) => {
+                let delay = self.prng.within(1_000..40_000);
+                self.schedule_job(node, delay, DaemonJob::GuestReply(vm, guest_req, result));
+            }
+            Some(ReplyReceiver::Documents) => self.document_result(node, result),
+            Some(ReplyReceiver::VolumeGc) => {
+                let deleted = result.is_ok();
+                self.count_event("orphaned volumes deleted");
+                self.schedule_job(node, 0, DaemonJob::Placement(dyad_placement::Event::OrphanDeleted { deleted }));
+            }
+            Some(ReplyReceiver::SetUp) | None => {}
         }
-        let Some(own) = model.own_requests.remove(&req) else { return };
-        match (own, result) {
-            (OwnRequest::Read, Ok(GuestReply::Data(data))) => {
-                if let Some(document) = Document::decode(&data) {
-                    self.adopt_document(node, document);
-                }
-            }
-            (OwnRequest::Write(document), Ok(_)) => {
-                self.send_own_request(node, GuestOp::Flush, OwnRequest::Flush(document))
-            }
-            (OwnRequest::Flush(document), Ok(_)) => {
-                self.adopt_document(node, document);
-                self.announce_document_to_peer(node);
-            }
-            // A refused request: the configuration has changed. The daemon sends the request again when it is needed.
-            _ => {}
+    }
+
+    /// Gives the mirror a request, or a change of the volume table, of the daemon itself.
+    pub(crate) fn send_own_request(&mut self, node: usize, receiver: ReplyReceiver, request: OwnRequest) {
+        let Some(model) = self.core_model(node) else { return };
+        let req = model.last_request.advance();
+        model.receivers.insert(req, receiver);
+        self.mirror(node, match request {
+            OwnRequest::Volume(op) => Event::Guest { req, volume: VolumeId::DOCUMENT, op },
+            OwnRequest::VolumeTable(change) => Event::Volume { req, change },
+        });
+    }
+
+    /// Handles a guest's request that has reached the daemon. A request that is under way already is ignored.
+    pub(crate) fn take_request(&mut self, node: usize, vm: VmIndex, req: RequestId, op: GuestOp) {
+        let Some(volume) = self.volume_id(node, vm) else { return };
+        let Some(model) = self.core_model(node) else { return };
+        if model.placement.serves(volume) && !model.has_request(vm, req) {
+            let mirror_req = model.last_request.advance();
+            model.receivers.insert(mirror_req, ReplyReceiver::Guest(vm, req));
+            self.mirror(node, Event::Guest { req: mirror_req, volume, op });
         }
-        self.settle_core_model(node);
     }
 
     pub(crate) fn apply_quorum_update(&mut self, node: usize, update: QuorumUpdate) {
-        let me = self.nodes[node].id;
-        let stale = self.options.planted_bug == Some(PlantedBug::StaleDocument);
-        let Some(model) = self.core_model(node) else { return };
-        match update {
-            QuorumUpdate::Config(config) => {
-                if config.members != Members::only(me) {
-                    model.peer_vms_allowed = false;
-                }
-                if !config.members.has(me) {
-                    model.serving = false;
-                    if !stale {
-                        // The other node may change the document, so it must be read again before it is in force.
-                        model.document = None;
-                    }
-                }
-                model.config = config;
-                self.send_view(node);
-                self.reload_document(node);
-            }
-            QuorumUpdate::AckSet(set, handled) => {
-                model.ack_set = set;
-                self.send_view(node);
-                let Some(model) = self.core_model(node) else { return };
-                if model.readmission.on_ack_set(set, handled) {
-                    self.tell_quorum_thread(node, quorum::Event::PeerInAckSet);
-                }
-            }
-            QuorumUpdate::Hold => self.hold(node, true),
-            QuorumUpdate::Killing => model.serving = false,
-            QuorumUpdate::PeerVmsAllowed => model.peer_vms_allowed = true,
-            QuorumUpdate::MayRun(may_run) => {
-                if may_run && model.config.members.has(me) {
-                    model.serving = true;
-                }
-                self.hold(node, !may_run);
-            }
-        }
+        let event = match update {
+            QuorumUpdate::Config(config) => dyad_placement::Event::Config(config),
+            QuorumUpdate::AckSet(members, reports) => dyad_placement::Event::AckSet { members, reports },
+            QuorumUpdate::Hold => dyad_placement::Event::Freezing,
+            QuorumUpdate::Killing => dyad_placement::Event::Killing,
+            QuorumUpdate::PeerVmsAllowed => dyad_placement::Event::PeerVmsAllowed,
+            QuorumUpdate::LeaveDone => dyad_placement::Event::LeaveDone,
+            QuorumUpdate::Right(right) => dyad_placement::Event::RightToRun(right),
+        };
+        self.place(node, event);
         self.settle_core_model(node);
     }
 
-    fn hold(&mut self, node: usize, hold: bool) {
-        if self.options.planted_bug == Some(PlantedBug::NoFreeze) && hold {
-            return;
-        }
+    /// Passes an event to placement and carries out its actions.
+    pub(crate) fn place(&mut self, node: usize, event: dyad_placement::Event) {
+        let clock = self.nodes[node].clock(self.now);
         let Some(model) = self.core_model(node) else { return };
-        if model.held != hold {
-            model.held = hold;
-            self.mirror(node, if hold { Event::Hold } else { Event::Resume });
-        }
+        let mut actions = Vec::new();
+        model.placement.handle(clock, event, &mut actions);
+        self.carry_out_placement(node, actions);
     }
 
-    /// Gives the mirror its view of the configuration.
-    fn send_view(&mut self, node: usize) {
-        let me = self.nodes[node].id;
-        let Some(model) = self.core_model(node) else { return };
-        if model.config.exists() {
-            let view = view(&model.config, model.ack_set, me);
-            self.settle_writers(node);
-            self.mirror(node, Event::View(view));
-        }
-    }
-
-    fn settle_writers(&mut self, node: usize) {
-        let me = self.nodes[node].id;
-        for index in 0..=VMS {
-            let Some(model) = self.core_model(node) else { return };
-            let vm_node = match index.checked_sub(1) {
-                None => Some(model.config.lead),
-                Some(vm) => model.document.map(|document| document.vm_node[vm]),
-            };
-            let writer = match vm_node {
-                Some(vm_node) if model.config.members.has(vm_node) => {
-                    if vm_node == me {
-                        Writer::Me
-                    } else {
-                        Writer::Peer
-                    }
-                }
-                _ => Writer::None,
-            };
-            if std::mem::replace(&mut model.writers[index], writer) != writer {
-                self.mirror(node, Event::Writer { volume: VolumeId(index as u64), writer });
-            }
-        }
-    }
-
-    /// Derives writers, permits and fail-over from the state.
+    /// Derives from the state what must follow from it, as the daemon does after each batch of events.
     pub(crate) fn settle_core_model(&mut self, node: usize) {
-        self.settle_writers(node);
-        self.settle_permits(node);
-        self.fail_over(node);
-    }
-
-    fn settle_permits(&mut self, node: usize) {
-        let me = self.nodes[node].id;
-        let populated = self.nodes[node].has_vms();
-        let boot = self.nodes[node].boots;
+        let clock = self.nodes[node].clock(self.now);
         let Some(model) = self.core_model(node) else { return };
-        let volumes: Vec<VolumeId> = model.mirror.volumes().iter().map(|info| info.id).collect();
-        let mut started = Vec::new();
-        for vm in VmIndex::all() {
-            let vm_node = model.document.is_some_and(|document| document.vm_node[vm.0] == me);
-            let moving = model.moving.is_some_and(|(moved, _)| moved == vm);
-            let permit = model.serving && vm_node && !moving && volumes.contains(&volume(vm));
-            if permit && !model.permits[vm.0] {
-                started.push(vm);
-            }
-            model.permits[vm.0] = permit;
-        }
-        let vms = populated || model.permits.contains(&true);
-        if vms != model.vms_reported {
-            model.vms_reported = vms;
-            self.tell_quorum_thread(node, quorum::Event::VmsRunning(vms));
-        }
-        for vm in started {
-            self.schedule(50 * MS, FutureEvent::StartVm { node, boot, vm });
-            self.resubmit(node, vm);
-        }
+        let mut actions = Vec::new();
+        model.placement.settle_access(clock, &model.mirror, &mut actions);
+        self.carry_out_placement(node, actions);
+        let vms_exist = self.nodes[node].has_vms();
+        let Some(core) = &mut self.nodes[node].core else { return };
+        let connected = core.session.is_some();
+        let model = &mut core.model;
+        let around = Surroundings { now: clock, mirror: &model.mirror, vms_exist, watchdog_test: false, connected };
+        let mut actions = Vec::new();
+        model.placement.settle_permits(&around, &mut actions);
+        self.carry_out_placement(node, actions);
     }
 
-    /// Starts a VM as the supervisor of the node does, if it is permitted.
-    pub(crate) fn start_vm(&mut self, node: usize, boot: u64, vm: VmIndex) {
-        let machine = &mut self.nodes[node];
-        if !machine.up || machine.boots != boot {
+    fn carry_out_placement(&mut self, node: usize, actions: Vec<dyad_placement::Action>) {
+        let Some(model) = self.core_model(node) else { return };
+        model.placement_actions.extend(actions);
+        if std::mem::replace(&mut model.carries_out, true) {
             return;
         }
-        let permitted = machine.core.as_ref().is_some_and(|core| core.model.permits[vm.0]) && !machine.stopped;
-        if permitted && !machine.vms[vm.0].runs {
-            machine.vms[vm.0].runs = true;
-            self.count_event("VM starts");
-            self.log_line(node, format!("VM {vm} starts"));
-            self.check_start(node, vm);
+        while let Some(action) = self.core_model(node).and_then(|model| model.placement_actions.pop_front()) {
+            self.carry_out_placement_action(node, action);
         }
+        if let Some(model) = self.core_model(node) {
+            model.carries_out = false;
+        }
+    }
+
+    fn carry_out_placement_action(&mut self, node: usize, action: dyad_placement::Action) {
+        use dyad_placement::Action as A;
+        match action {
+            A::Mirror(event) => self.mirror(node, event),
+            A::Quorum(event) => self.tell_quorum_thread(node, event),
+            A::StartServer { volume, .. } => {
+                if !self.prng.chance(FAILED_SERVER_PERMILLE) {
+                    self.place(node, dyad_placement::Event::ServerStarted(volume));
+                    self.resubmit(node, volume);
+                }
+            }
+            // The guest gets no answer to a request that the server had taken.
+            A::EndServer(volume) => self.forget_requests(node, volume),
+            A::AllowStarts { kills } => {
+                self.send_cgroup_command(node, dyad_placement::CgroupCommand::AllowStarts { kills });
+            }
+            A::Permitted(vm) => self.log_line(node, format!("{vm} is permitted")),
+            A::ReadDocument { lead, term } => self.ask_documents(node, DocumentRequest::Reload { lead, term }),
+            A::FailOver { survivor } => {
+                self.count_event("fail-overs");
+                self.change(node, Change::FailOver { survivor }, Pending::FailOver);
+            }
+            A::DropImport { name, id } => self.change(node, Change::DropImport { name, id }, Pending::Nothing),
+            A::DeleteOrphan(id) => {
+                let request = OwnRequest::VolumeTable(VolumeChange::Delete { id });
+                self.send_own_request(node, ReplyReceiver::VolumeGc, request);
+            }
+            A::After { delay, timer } => {
+                self.schedule_job(node, delay, DaemonJob::Placement(dyad_placement::Event::TimedOut(timer)));
+            }
+            A::LeaveEnded(end) => self.log_line(node, format!("the leave ends: {end:?}")),
+            A::EndProcess => self.report_violation(format!("node {node} ends its process although its pool works")),
+        }
+    }
+
+    /// The volume of this VM, as this node knows it.
+    pub(crate) fn volume_id(&self, node: usize, vm: VmIndex) -> Option<VolumeId> {
+        let model = &self.nodes[node].core.as_ref()?.model;
+        Some(model.placement.document().newest()?.volumes.get(&vm.disk())?.id)
+    }
+
+    fn forget_requests(&mut self, node: usize, volume: VolumeId) {
+        let of_volume = |vm: &VmIndex| crate::guests::volume(*vm) == volume;
+        let Some(model) = self.core_model(node) else { return };
+        model.receivers.retain(|_, receiver| !matches!(receiver, ReplyReceiver::Guest(vm, _) if of_volume(vm)));
     }
 
     pub(crate) fn core_tick(&mut self, node: usize) {
         self.schedule_job(node, 100 * MS, DaemonJob::CoreTick);
         self.mirror(node, Event::Tick);
-        if self.core_model(node).is_some_and(|model| model.document.is_none()) {
-            self.reload_document(node);
-        }
         self.settle_core_model(node);
-        // A permitted VM that does not run is started again, also after it died.
-        for vm in VmIndex::all() {
-            let boot = self.nodes[node].boots;
-            let permitted = self.core_model(node).is_some_and(|model| model.permits[vm.0]);
-            if permitted && !self.nodes[node].vms[vm.0].runs {
-                self.schedule(60 * MS, FutureEvent::StartVm { node, boot, vm });
-            }
+    }
+
+    /// Has a change of the document decided: here if this node leads, else by the peer.
+    pub(crate) fn change(&mut self, node: usize, change: Change, pending: Pending) {
+        let connected = self.nodes[node].core.as_ref().is_some_and(|core| core.session.is_some());
+        let asked_at = self.nodes[node].clock(self.now);
+        let Some(model) = self.core_model(node) else { return };
+        model.last_ticket += 1;
+        let ticket = ChangeTicket(model.last_ticket);
+        model.pending.insert(ticket, pending);
+        if model.placement.lifecycle().pool_has_failed() {
+            self.schedule_job(node, 0, DaemonJob::ChangeDone(ticket, false));
+        } else if model.placement.leads() {
+            self.ask_documents(node, DocumentRequest::Change { change, ticket, asked_at });
+        } else if connected {
+            model.forwarded.push(ticket);
+            self.send_to_peer_core(node, |session| DaemonJob::PeerChange { session, ticket, change });
+        } else {
+            self.schedule_job(node, 0, DaemonJob::ChangeDone(ticket, false));
         }
     }
 
-    /// Handles a guest's request that has reached the daemon. A request that is under way already is ignored.
-    pub(crate) fn take_request(&mut self, node: usize, vm: VmIndex, req: RequestId, op: GuestOp) {
+    /// Has a change decided that the peer passed on, because this node leads.
+    pub(crate) fn peer_asks_change(&mut self, node: usize, ticket: ChangeTicket, change: Change) {
+        let peer = self.nodes[1 - node].id;
+        let now = self.nodes[node].clock(self.now);
         let Some(model) = self.core_model(node) else { return };
-        if model.guest_requests.insert(req, vm).is_none() {
-            self.mirror(node, Event::Guest { req, volume: volume(vm), op });
+        let refused = !model.placement.leads() || model.placement.refuse_change(now, &change, peer, |_| false).is_some();
+        if refused {
+            self.send_to_peer_core(node, |session| DaemonJob::PeerDecided { session, ticket, made: false });
+        } else {
+            self.change(node, change, Pending::ForwardedByPeer(ticket));
         }
     }
+
+    /// Takes the decision of the peer, which leads: the document is read before it counts.
+    pub(crate) fn peer_has_decided(&mut self, node: usize, ticket: ChangeTicket, made: bool) {
+        let Some(model) = self.core_model(node) else { return };
+        let Some(at) = model.forwarded.iter().position(|forwarded| *forwarded == ticket) else { return };
+        model.forwarded.remove(at);
+        self.place(node, dyad_placement::Event::ReadDocument);
+        if made {
+            self.ask_documents(node, DocumentRequest::Confirm { ticket });
+        } else {
+            self.schedule_job(node, 0, DaemonJob::ChangeDone(ticket, false));
+        }
+    }
+
+    /// The changes that the peer has not answered are refused at the end of its session.
+    pub(crate) fn drop_forwarded(&mut self, node: usize) {
+        let Some(model) = self.core_model(node) else { return };
+        for ticket in std::mem::take(&mut model.forwarded) {
+            self.schedule_job(node, 0, DaemonJob::ChangeDone(ticket, false));
+        }
+    }
+
+    /// Carries out what follows from the decision of a change.
+    pub(crate) fn change_done(&mut self, node: usize, ticket: ChangeTicket, made: bool) {
+        let Some(model) = self.core_model(node) else { return };
+        match model.pending.remove(&ticket) {
+            Some(Pending::FailOver) => self.place(node, dyad_placement::Event::FailOverDecided),
+            Some(Pending::Operator(vm, change)) => self.operator_answered(node, vm, &change, made),
+            Some(Pending::ForwardedByPeer(ticket)) => {
+                self.send_to_peer_core(node, |session| DaemonJob::PeerDecided { session, ticket, made });
+            }
+            Some(Pending::Nothing) | None => {}
+        }
+        self.settle_core_model(node);
+    }
+}
+
+/// A request of the daemon itself to the mirror.
+#[derive(Debug, Clone)]
+pub(crate) enum OwnRequest {
+    /// A request to volume 0.
+    Volume(GuestOp),
+    /// A change of the volume table.
+    VolumeTable(VolumeChange),
 }

@@ -205,7 +205,9 @@ impl World {
             }
             Fault::VmDied => {
                 let vm = VmIndex(self.prng.below(2) as usize);
-                self.end_vm(node, vm);
+                if self.nodes[node].vms[vm.0].in_cgroup {
+                    self.end_vm(node, vm);
+                }
             }
         }
     }
@@ -235,6 +237,8 @@ impl World {
             self.end_vm(node, vm);
         }
         let machine = &mut self.nodes[node];
+        machine.vms = Default::default();
+        machine.supervisor_input = None;
         machine.up = false;
         machine.frozen = false;
         machine.kernel_slow_until = 0;
@@ -254,7 +258,10 @@ impl World {
         machine.up = true;
         machine.boots += 1;
         machine.boot_at = now;
+        let boot = machine.boots;
         self.start_core(node);
+        let delay = self.prng.within(MS..2 * SEC);
+        self.schedule(delay, FutureEvent::Supervise { node, boot });
     }
 
     /// `kill -9` of the daemon; init restarts it after 50 to 800 ms.

@@ -6,10 +6,12 @@ use bytes::Bytes;
 use dyad_mirror::oracle::{FlushMark, Value};
 use dyad_mirror::{GuestError, GuestOp, RequestId};
 use dyad_quorum::MS;
-use dyad_types::{BlockIndex, VolumeId};
+use dyad_types::{BLOCK_BYTES, BlockIndex, VolumeId};
 
-/// Blocks of a guest's volume: 24 extents, of which the last is not complete.
-pub const BLOCKS: u64 = 24 * 16 - 5;
+/// Size of a guest's volume in bytes: volumes are whole MiB.
+pub const VOLUME_BYTES: u64 = 2 << 20;
+/// Blocks of a guest's volume.
+pub const BLOCKS: u64 = VOLUME_BYTES / BLOCK_BYTES;
 /// Maximum number of unanswered requests of a guest.
 const MAX_OPEN_REQUESTS: usize = 6;
 
@@ -36,7 +38,8 @@ impl Request {
     }
 }
 
-/// The volume of a VM. Volume 0 contains the document.
+/// The volume of a VM, whose id follows from the order in which the operators create the volumes. Volume 0 contains the
+/// document.
 pub fn volume(vm: VmIndex) -> VolumeId {
     VolumeId(vm.0 as u64 + 1)
 }
@@ -99,7 +102,7 @@ impl World {
     /// mirror after the end of the VM.
     pub(crate) fn submit(&mut self, node: usize, vm: VmIndex, req: RequestId) {
         let machine = &self.nodes[node];
-        let served = machine.core.as_ref().is_some_and(|core| core.model.permits[vm.0]);
+        let served = machine.core.as_ref().is_some_and(|core| core.model.placement.serves(volume(vm)));
         if let Some(request) = machine.vms[vm.0].open.get(&req).filter(|_| served) {
             let op = request.op();
             let delay = self.prng.within(2_000..60_000);
@@ -108,7 +111,8 @@ impl World {
     }
 
     /// Passes all unanswered requests to a device that begins to serve: it finds them in the shared memory.
-    pub(crate) fn resubmit(&mut self, node: usize, vm: VmIndex) {
+    pub(crate) fn resubmit(&mut self, node: usize, of: VolumeId) {
+        let Some(vm) = VmIndex::all().find(|vm| volume(*vm) == of) else { return };
         let open: Vec<RequestId> = self.nodes[node].vms[vm.0].open.keys().copied().collect();
         for req in open {
             self.submit(node, vm, req);
@@ -161,13 +165,6 @@ impl World {
             for (req, reply) in std::mem::take(&mut self.nodes[node].vms[vm.0].answers) {
                 self.complete_request(node, vm, req, reply);
             }
-        }
-    }
-
-    /// Ends the VM's process and forgets its requests.
-    pub(crate) fn end_vm(&mut self, node: usize, vm: VmIndex) {
-        if std::mem::take(&mut self.nodes[node].vms[vm.0]).runs {
-            self.oracle.guest_ended(volume(vm));
         }
     }
 }

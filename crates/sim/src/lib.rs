@@ -1,10 +1,10 @@
 //! The deterministic whole-pair simulator.
 //!
 //! Both nodes, the witness and the guests run in one thread, in virtual time, from one seed. The crates `quorum`,
-//! `mirror`, `pool` and `replica` are the shipped ones. Below them are simulated: disks that keep written and synced
-//! bytes apart, a network that loses, delays and duplicates messages and can be cut, a kernel that freezes and kills
-//! VMs, a watchdog, clocks that drift. Above them, the daemon `dyad-core` is replaced by a model (`core_model`,
-//! `quorum_thread`).
+//! `mirror`, `placement`, `pool`, `replica`, the document and the supervisor's policy are the shipped ones. Around them are
+//! simulated: disks that keep written and synced bytes apart, a network that loses, delays and duplicates messages and can
+//! be cut, a kernel that freezes and kills VMs, processes, a watchdog, clocks that drift, operators that move VMs. The threads
+//! of `dyad-core` and the queues between them are modelled (`core_model`, `quorum_thread`, `documents`, `store`).
 //!
 //! A run has two parts: first random faults; then every fault ends and the pair must become whole without an operator.
 //! The checks: no VM executes twice. An epoch has one configuration. A flushed write is never lost; a write that was
@@ -21,15 +21,17 @@
 
 mod checks;
 mod core_model;
-mod document;
+mod documents;
 mod faults;
 mod guests;
 mod machine;
 mod net;
+mod operator;
 mod options;
 mod partial_faults;
 mod quorum_thread;
 mod store;
+mod supervisor;
 mod world;
 
 pub use options::{Options, PlantedBug, RunResult};

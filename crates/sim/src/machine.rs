@@ -5,9 +5,12 @@ use crate::store::Store;
 use crate::world::DaemonJob;
 use dyad_mirror::RequestId;
 use dyad_pool::sim::SimDisk;
+use dyad_desired::Document;
+use dyad_placement::{CgroupRule, RightToRun};
 use dyad_quorum::{AcceptorRecord, BootTime, Nanos, Quorum, SEC};
+use dyad_supervisor::{Observed, Phase};
 use dyad_types::{NodeId, Session};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -22,6 +25,16 @@ impl VmIndex {
     /// Every VM of the pair.
     pub fn all() -> impl Iterator<Item = VmIndex> {
         (0..VMS).map(VmIndex)
+    }
+
+    /// The VM's name in the document.
+    pub fn name(self) -> String {
+        format!("vm{}", self.0)
+    }
+
+    /// The name of its volume in the document.
+    pub fn disk(self) -> String {
+        format!("disk{}", self.0)
     }
 }
 
@@ -38,28 +51,75 @@ pub struct Core {
     pub store: Store,
     /// Number of `PeerClean` and `PeerDirty` of the core model that the quorum thread has handled.
     pub handled_reports: u64,
-    /// The newest `MayRun` that the core model was told.
-    pub may_run: bool,
+    /// The newest right to run that the core model was told; `None` = tell it now.
+    pub right: Option<RightToRun>,
+    /// When the cgroup of all VMs is frozen and thawed.
+    pub cgroup_rule: CgroupRule,
     /// The session that the core model knows.
     pub session: Option<Session>,
     /// Time of the next `Wake` of the quorum thread.
     pub wake_at: Nanos,
     /// Arrival of the newest message in the queue to the core model: a later message must not arrive before it.
     pub core_model_arrival: Nanos,
+    /// Arrival of the newest message in the queue to the document's task: a later message must not arrive before it.
+    pub documents_arrival: Nanos,
     /// Arrival of the newest message in the queue to the quorum thread: a later message must not arrive before it.
     pub quorum_thread_arrival: Nanos,
     /// Time at which the thread `cgroup_fence` has carried out its newest command: a later one ends after it.
     pub cgroup_fence_arrival: Nanos,
 }
 
-/// A VM's process on one machine.
-#[derive(Debug, Clone, Default)]
+/// A VM on one machine, as its supervisor and the kernel know it.
+#[derive(Debug, Clone)]
 pub struct Vm {
-    pub runs: bool,
+    /// The phase that the supervisor knows.
+    pub phase: Phase,
+    /// The beginning of the phase.
+    pub since: BootTime,
+    /// The change of the VM's record from which it was started.
+    pub started_generation: u64,
+    /// Crashes in a row.
+    pub crashes: u32,
+    /// Number of the launcher that was forked last and was not ended; 0 = none.
+    pub launch: u64,
+    /// The process is in the cgroup of all VMs: the guest executes unless the cgroup is frozen.
+    pub in_cgroup: bool,
+    /// The replica was looked at when the VM began to execute.
+    pub was_checked: bool,
     /// Requests of the guest that are not answered. A restarted daemon gets them again.
     pub open: BTreeMap<RequestId, crate::guests::Request>,
     /// Answers that arrived while the VM was frozen.
     pub answers: Vec<(RequestId, crate::guests::GuestResult)>,
+}
+
+impl Default for Vm {
+    fn default() -> Self {
+        Self {
+            phase: Phase::Absent,
+            since: BootTime::ZERO,
+            started_generation: 0,
+            crashes: 0,
+            launch: 0,
+            in_cgroup: false,
+            was_checked: false,
+            open: BTreeMap::new(),
+            answers: Vec::new(),
+        }
+    }
+}
+
+impl Vm {
+    /// The VM as the supervisor's policy sees it.
+    pub fn observed(&self) -> Observed {
+        Observed {
+            phase: self.phase,
+            since: self.since,
+            started_generation: self.started_generation,
+            crashes: self.crashes,
+            pid: None,
+            note: None,
+        }
+    }
 }
 
 /// One node: hardware, kernel, VMs and daemon.
@@ -86,8 +146,12 @@ pub struct Machine {
     pub stopped: bool,
     pub backlog: Vec<DaemonJob>,
     pub vms: [Vm; VMS],
-    /// All VMs are frozen.
+    /// The cgroup of all VMs is frozen.
     pub frozen: bool,
+    /// Document and permits that the supervisor got last from the daemon.
+    pub supervisor_input: Option<(Document, BTreeSet<String>)>,
+    /// Number of launchers that were forked.
+    pub newest_launch: u64,
     /// The kernel carries out no freeze, thaw or kill before this time.
     pub kernel_slow_until: Nanos,
     /// Time at which the watchdog resets the machine if it is not fed.
@@ -122,10 +186,11 @@ impl Machine {
 
     /// Whether the VM executes here.
     pub fn executes(&self, vm: VmIndex) -> bool {
-        self.up && self.vms[vm.0].runs && !self.frozen
+        self.up && self.vms[vm.0].in_cgroup && !self.frozen
     }
 
+    /// Whether the kernel knows a process in the cgroup.
     pub fn has_vms(&self) -> bool {
-        self.vms.iter().any(|vm| vm.runs)
+        self.vms.iter().any(|vm| vm.in_cgroup)
     }
 }

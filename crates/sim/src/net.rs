@@ -161,7 +161,7 @@ impl World {
                 core.session = Some(session);
             }
             self.mirror(node, Event::PeerUp { session });
-            self.reload_document(node);
+            self.place(node, dyad_placement::Event::ReadDocument);
         }
     }
 
@@ -172,15 +172,26 @@ impl World {
             core.session = None;
         }
         self.mirror(node, Event::PeerDown { session });
+        self.drop_forwarded(node);
     }
 
-    /// Tells the peer over the session that the document has changed.
-    pub(crate) fn announce_document_to_peer(&mut self, node: usize) {
-        if self.link.open_sessions[node].is_some() && self.link.open_sessions[node] == self.link.open_sessions[1 - node]
-        {
-            let delay = self.random_delay();
-            self.schedule_job(1 - node, delay, DaemonJob::DocumentChanged);
+    /// Sends a message of the state thread to that of the peer over the session, behind the messages of the mirror. It is lost
+    /// with the session.
+    pub(crate) fn send_to_peer_core(&mut self, node: usize, job: impl FnOnce(Session) -> DaemonJob) {
+        let Some(session) = self.nodes[node].core.as_ref().and_then(|core| core.session) else { return };
+        if self.link.open_sessions != [Some(session); 2] || self.link.cut != [false; 2] {
+            return;
         }
+        let delay = self.random_delay();
+        let arrival = &mut self.link.newest_arrival[1 - node];
+        *arrival = (*arrival).max(self.now + delay) + 1;
+        let delay = *arrival - self.now;
+        self.schedule_job(1 - node, delay, job(session));
+    }
+
+    /// Whether this session is the one that the node's state thread knows.
+    pub(crate) fn is_session(&self, node: usize, session: Session) -> bool {
+        self.nodes[node].core.as_ref().is_some_and(|core| core.session == Some(session))
     }
 
     /// Handles a request at the witness and sends the reply back.

@@ -16,12 +16,12 @@ pub enum PlantedBug {
     NoUnconfirmed,
     /// A store reads one extent of eight as absent.
     SkippedExtent,
-    /// After the end of the lease the VMs are not frozen, and guests' requests are still carried out.
+    /// A rule of `placement` is left out, on both nodes.
+    Placement(dyad_placement::Mutant),
+    /// After the end of the lease the VMs are not frozen.
     NoFreeze,
     /// The watchdog is fed although `Quorum` forbids it.
     BlindWatchdog,
-    /// A node keeps its copy of the document when it leaves the in-sync set.
-    StaleDocument,
     /// `Quorum` is told that the peer is stuck only if a session with it has lived for 3 s.
     StuckNeedsSession,
     /// `Quorum` is not told that the store does not answer.

@@ -1,9 +1,9 @@
 //! A model of `dyad-core`'s quorum thread on one node, around the shipped `Quorum`: heartbeats, lease, watchdog, cgroup
 //! fence. It is to be replaced by the shipped code.
 
-use crate::machine::VmIndex;
 use crate::options::PlantedBug;
 use crate::world::{DaemonJob, FutureEvent, World};
+use dyad_placement::{CgroupCommand, CgroupWrite, CgroupState, RightToRun};
 use dyad_quorum::{Action, BootTime, Config, Event, MS, Members, Nanos, Note, SEC};
 
 /// The hardware watchdog's period.
@@ -24,16 +24,10 @@ pub enum QuorumUpdate {
     Killing,
     /// The fence of the peer is over.
     PeerVmsAllowed,
-    /// Whether this node may run VMs.
-    MayRun(bool),
-}
-
-/// A command to the cgroup that contains all VMs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CgroupCommand {
-    Freeze,
-    Thaw,
-    Kill,
+    /// The leave is complete.
+    LeaveDone,
+    /// The right to run VMs.
+    Right(RightToRun),
 }
 
 impl World {
@@ -50,11 +44,6 @@ impl World {
         for action in actions {
             self.carry_out_quorum_action(node, action);
         }
-        let Some(core) = &mut self.nodes[node].core else { return };
-        if readmission {
-            let update = QuorumUpdate::AckSet(core.quorum.ack_set(), core.handled_reports);
-            self.tell_core_model(node, update);
-        }
         self.after_quorum(node, clock);
     }
 
@@ -68,8 +57,9 @@ impl World {
         if core.quorum.may_feed_watchdog(clock) || blind {
             machine.watchdog_at = now + WATCHDOG_PERIOD;
         }
-        let may_run = core.quorum.may_run(clock);
-        let changed = std::mem::replace(&mut core.may_run, may_run) != may_run;
+        let right =
+            RightToRun { may_run: core.quorum.may_run(clock), peer_fence_until: core.quorum.peer_fence_until() };
+        let changed = core.right.replace(right) != Some(right);
         let wake = core.quorum.next_wakeup().clamp(clock + 1, clock + MAX_WAKE_DELAY);
         let machine = &mut self.nodes[node];
         let at = machine.real(wake).max(now + 1);
@@ -79,7 +69,7 @@ impl World {
             self.schedule_job(node, at - now, DaemonJob::Wake);
         }
         if changed {
-            self.tell_core_model(node, QuorumUpdate::MayRun(may_run));
+            self.tell_core_model(node, QuorumUpdate::Right(right));
         }
     }
 
@@ -103,7 +93,7 @@ impl World {
     }
 
     /// Delay of a message between two threads: 1 to 200 µs, in 2 % of cases up to 40 ms.
-    fn thread_delay(&mut self) -> Nanos {
+    pub(crate) fn thread_delay(&mut self) -> Nanos {
         if self.prng.chance(20) { self.prng.below(40 * MS) } else { self.prng.within(1_000..200_000) }
     }
 
@@ -119,28 +109,36 @@ impl World {
 
     /// Carries out the command as the kernel does, and confirms it.
     pub(crate) fn apply_cgroup_command(&mut self, node: usize, command: CgroupCommand) {
-        let event = match command {
-            CgroupCommand::Freeze => {
-                if self.options.planted_bug != Some(PlantedBug::NoFreeze) {
+        let Some(core) = &mut self.nodes[node].core else { return };
+        let mut writes = Vec::new();
+        let state = core.cgroup_rule.handle(command, &mut writes);
+        self.write_cgroup(node, &writes);
+        match state {
+            Some(CgroupState::Frozen) => self.tell_quorum_thread(node, Event::VmsFrozen),
+            Some(CgroupState::Thawed) => self.tell_quorum_thread(node, Event::VmsThawed),
+            Some(CgroupState::Killed) => self.tell_quorum_thread(node, Event::VmsKilled),
+            None => {}
+        }
+    }
+
+    pub(crate) fn write_cgroup(&mut self, node: usize, writes: &[CgroupWrite]) {
+        for write in writes {
+            match write {
+                CgroupWrite::Freeze if self.options.planted_bug == Some(PlantedBug::NoFreeze) => {}
+                CgroupWrite::Freeze | CgroupWrite::Close => {
                     self.nodes[node].frozen = true;
+                    self.count_event("freezes");
                 }
-                self.count_event("freezes");
-                Event::VmsFrozen
-            }
-            CgroupCommand::Thaw => {
-                self.thaw(node);
-                Event::VmsThawed
-            }
-            CgroupCommand::Kill => {
-                for vm in VmIndex::all() {
-                    self.end_vm(node, vm);
+                CgroupWrite::Thaw => {
+                    self.thaw(node);
+                    self.note_executing(node);
                 }
-                self.nodes[node].frozen = false;
-                self.count_event("kills");
-                Event::VmsKilled
+                CgroupWrite::Kill => {
+                    self.kill_cgroup(node);
+                    self.count_event("kills");
+                }
             }
-        };
-        self.tell_quorum_thread(node, event);
+        }
     }
 
     fn carry_out_quorum_action(&mut self, node: usize, action: Action) {
@@ -162,6 +160,10 @@ impl World {
             Action::Thaw => self.send_cgroup_command(node, CgroupCommand::Thaw),
             Action::Kill { .. } => {
                 self.tell_core_model(node, QuorumUpdate::Killing);
+                // Volumes are served again only by a right that is newer than the kill.
+                if let Some(core) = &mut self.nodes[node].core {
+                    core.right = None;
+                }
                 self.send_cgroup_command(node, CgroupCommand::Kill);
             }
             Action::Config(config) => self.tell_core_model(node, QuorumUpdate::Config(config)),
@@ -175,7 +177,8 @@ impl World {
                     self.log_line(node, format!("{note:?}"));
                 }
             }
-            Action::Alarm(_) | Action::Clear(_) | Action::LeaveDone => {}
+            Action::LeaveDone => self.tell_core_model(node, QuorumUpdate::LeaveDone),
+            Action::Alarm(_) | Action::Clear(_) => {}
         }
     }
 }

@@ -2,14 +2,18 @@
 
 use crate::core_model::CoreModel;
 use crate::guests::GuestResult;
-use crate::machine::{Core, Machine, Vm, VmIndex};
+use crate::machine::{Core, Machine, VMS, Vm, VmIndex};
 use crate::net::PeerLink;
 use crate::options::{Options, PlantedBug, RunResult};
 use crate::partial_faults::PartialFault;
-use crate::quorum_thread::{CgroupCommand, QuorumUpdate, WATCHDOG_PERIOD};
+use crate::documents::{DocumentInput, DocumentReport};
+use crate::operator::Operator;
+use crate::quorum_thread::{QuorumUpdate, WATCHDOG_PERIOD};
 use crate::store;
+use dyad_desired::Change;
 use dyad_mirror::oracle::Oracle;
 use dyad_mirror::{Event, GuestOp, Mirror, PeerMessage, RequestId, StoreError, StoreOp, StoreOutput, Tuning};
+use dyad_placement::{CgroupCommand, CgroupRule, ChangeTicket};
 use dyad_pool::PoolDisk;
 use dyad_pool::sim::{Seed, SimDisk};
 use dyad_quorum::mutants::Mutants;
@@ -51,7 +55,19 @@ pub enum DaemonJob {
     /// A data session with the peer has ended.
     SessionDown(Session),
     /// The peer has written a new document.
-    DocumentChanged,
+    DocumentChanged { session: Session },
+    /// The peer passes a change of the document on.
+    PeerChange { session: Session, ticket: ChangeTicket, change: Change },
+    /// The peer has decided a change that was passed on to it.
+    PeerDecided { session: Session, ticket: ChangeTicket, made: bool },
+    /// An input of the document's task.
+    Documents(DocumentInput),
+    /// A report of the document's task to the core model.
+    DocumentReport(DocumentReport),
+    /// An event for placement.
+    Placement(dyad_placement::Event),
+    /// A change of the document is decided.
+    ChangeDone(ChangeTicket, bool),
     /// The store carries out its next command.
     StoreWork,
     /// The result of a command reaches the mirror.
@@ -109,12 +125,27 @@ pub enum FutureEvent {
     },
     /// A guest may send its next request.
     GuestRequest(VmIndex),
-    /// The supervisor starts a VM, if the machine is still in this boot.
-    StartVm {
+    /// The supervisor of the node works, if the machine is still in this boot.
+    Supervise {
+        node: usize,
+        boot: u64,
+    },
+    /// The launcher of a VM enters the cgroup, if the machine is still in this boot.
+    EnterCgroup {
+        node: usize,
+        boot: u64,
+        vm: VmIndex,
+        /// Number of the launcher.
+        launch: u64,
+    },
+    /// A guest that was asked to shut down has done so.
+    GuestStops {
         node: usize,
         boot: u64,
         vm: VmIndex,
     },
+    /// The operator of a VM looks after it.
+    Operate(VmIndex),
     /// The next random fault begins.
     Fault,
     /// The data session and the stores work again.
@@ -143,6 +174,8 @@ pub struct World {
     pub faults_enabled: bool,
     /// Guests send no new requests.
     pub guests_idle: bool,
+    /// By VM: its operator.
+    pub operators: [Operator; VMS],
     pub next_request: RequestId,
     /// Times at which the guests sent their requests; those of answered requests are dropped from time to time.
     pub request_times: BTreeMap<RequestId, Nanos>,
@@ -179,6 +212,8 @@ impl World {
                 frozen: false,
                 kernel_slow_until: 0,
                 watchdog_at: u64::MAX,
+                supervisor_input: None,
+                newest_launch: 0,
                 kept_memory: false,
                 must_be_complete: false,
                 clean_in_boot: 0,
@@ -201,6 +236,7 @@ impl World {
             result: RunResult { seed, ..RunResult::default() },
             faults_enabled: false,
             guests_idle: true,
+            operators: [Operator::IDLE; VMS],
             next_request: RequestId::default(),
             request_times: BTreeMap::new(),
             partial_fault: PartialFault::None,
@@ -224,8 +260,9 @@ impl World {
         self.until("the tie goes to the witness", 60, |world| {
             world.is_steady() && world.nodes.iter().all(|node| node.record.base.tie == Acceptor::W)
         });
-        self.until("both VMs run", 30, World::is_whole);
+        self.move_vm(VmIndex(0), NodeId::A);
         self.move_vm(VmIndex(1), NodeId::B);
+        VmIndex::all().for_each(|vm| self.schedule(0, FutureEvent::Operate(vm)));
         self.until("one VM runs on each", 30, |world| world.is_whole() && world.nodes[1].executes(VmIndex(1)));
     }
 
@@ -286,9 +323,15 @@ impl World {
             .iter()
             .map(|node| {
                 let core = node.core.as_ref().map(|core| {
-                    (core.quorum.run_state(), core.model.mirror.phase(), core.model.document, core.model.idle())
+                    let document = core.model.placement.authoritative_document();
+                    let vms = document.map(|document| {
+                        let vm = |vm: &dyad_desired::Vm| (vm.config.node, vm.config.intent);
+                        (document.generation, document.vms.values().map(vm).collect::<Vec<_>>())
+                    });
+                    let permits = core.model.placement.permits().clone();
+                    (core.quorum.run_state(), core.model.mirror.phase(), vms, permits, core.model.idle())
                 });
-                let vms: Vec<_> = node.vms.iter().map(|vm| (vm.runs, vm.open.len())).collect();
+                let vms: Vec<_> = node.vms.iter().map(|vm| (vm.phase, vm.in_cgroup, vm.open.len())).collect();
                 format!("{}: up {} frozen {} vms {vms:?} {core:?}; ", node.id, node.up, node.frozen)
             })
             .collect()
@@ -345,7 +388,10 @@ impl World {
             FutureEvent::ContinueCore(node) => self.continue_core(node),
             FutureEvent::Watchdog { node, boot } => self.check_watchdog(node, boot),
             FutureEvent::GuestRequest(vm) => self.send_guest_request(vm),
-            FutureEvent::StartVm { node, boot, vm } => self.start_vm(node, boot, vm),
+            FutureEvent::Supervise { node, boot } => self.supervise(node, boot),
+            FutureEvent::EnterCgroup { node, boot, vm, launch } => self.enter_cgroup(node, boot, vm, launch),
+            FutureEvent::GuestStops { node, boot, vm } => self.guest_stops(node, boot, vm),
+            FutureEvent::Operate(vm) => self.operate(vm),
             FutureEvent::Fault if self.options.partial_faults => self.random_partial_fault(),
             FutureEvent::Fault => self.random_fault(),
             FutureEvent::EndPartialFault => self.end_partial_fault(),
@@ -368,7 +414,28 @@ impl World {
             DaemonJob::PeerMessage(session, message) => self.mirror(node, Event::Peer { session, message }),
             DaemonJob::SessionUp(session) => self.session_up(node, session),
             DaemonJob::SessionDown(session) => self.session_down(node, session),
-            DaemonJob::DocumentChanged => self.reload_document(node),
+            DaemonJob::DocumentChanged { session } => {
+                if self.is_session(node, session) {
+                    self.place(node, dyad_placement::Event::ReadDocument);
+                }
+            }
+            DaemonJob::PeerChange { session, ticket, change } => {
+                if self.is_session(node, session) {
+                    self.peer_asks_change(node, ticket, change);
+                }
+            }
+            DaemonJob::PeerDecided { session, ticket, made } => {
+                if self.is_session(node, session) {
+                    self.peer_has_decided(node, ticket, made);
+                }
+            }
+            DaemonJob::Documents(input) => self.run_documents(node, input),
+            DaemonJob::DocumentReport(report) => self.take_document_report(node, report),
+            DaemonJob::Placement(event) => {
+                self.place(node, event);
+                self.settle_core_model(node);
+            }
+            DaemonJob::ChangeDone(ticket, made) => self.change_done(node, ticket, made),
             DaemonJob::StoreWork | DaemonJob::SyncDone | DaemonJob::CheckpointStepDone if self.store_hangs(node) => {
                 self.schedule_job(node, 10 * MS, job);
             }
@@ -381,6 +448,10 @@ impl World {
 
     /// Starts the daemon: it opens its pool and reads its record; VMs of an earlier run may exist.
     pub(crate) fn start_core(&mut self, node: usize) {
+        let placement_mutants = match self.options.planted_bug {
+            Some(PlantedBug::Placement(mutant)) => dyad_placement::Mutants::plant(mutant),
+            _ => dyad_placement::Mutants::NONE,
+        };
         let mutants = match self.options.planted_bug {
             Some(PlantedBug::Quorum(mutant)) => Mutants::plant(mutant),
             _ => Mutants::NONE,
@@ -410,15 +481,19 @@ impl World {
         let inventory = dyad_replica::inventory(&store.pool);
         let mirror = Mirror::new(clock, Tuning::default(), inventory);
         let found = machine.has_vms();
+        let mut writes = Vec::new();
+        let cgroup_rule = CgroupRule::at_start(found, &mut writes);
         machine.core = Some(Core {
             quorum: Quorum::with_mutants(setup, machine.record.clone(), clock, mutants),
-            model: CoreModel::new(mirror, machine.record.base.clone(), found),
+            model: CoreModel::new(machine.id, mirror, machine.record.base.clone(), clock, placement_mutants),
             store,
             handled_reports: 0,
-            may_run: false,
+            right: None,
+            cgroup_rule,
             session: None,
             wake_at: 0,
             core_model_arrival: now,
+            documents_arrival: now,
             quorum_thread_arrival: now,
             cgroup_fence_arrival: now,
         });
@@ -427,12 +502,8 @@ impl World {
             machine.watchdog_at = now + WATCHDOG_PERIOD;
             self.schedule(WATCHDOG_PERIOD, FutureEvent::Watchdog { node, boot });
         }
-        let thaw = self.nodes[node].frozen;
-        self.run_quorum(node, if found { dyad_quorum::Event::VmsRunning(true) } else { dyad_quorum::Event::Tick });
-        if thaw && self.nodes[node].core.as_ref().is_some_and(|core| core.may_run) {
-            // An earlier daemon froze the VMs. `Quorum` thaws them too; a second thaw has no effect.
-            self.send_cgroup_command(node, CgroupCommand::Thaw);
-        }
+        self.write_cgroup(node, &writes);
+        self.run_quorum(node, dyad_quorum::Event::VmsRunning(found));
         self.start_core_model(node);
     }
 }

@@ -50,7 +50,7 @@ fn vms_that_are_not_frozen_are_found() {
 
 #[test]
 fn a_stale_document_is_found() {
-    assert_found(PlantedBug::StaleDocument, 1, 20);
+    assert_found(PlantedBug::Placement(dyad_placement::Mutant::KeepDocument), 1, 20);
 }
 
 #[test]

@@ -37,7 +37,7 @@ use dyad_types::BootTime;
 pub use accelerator::Accelerator;
 pub use cgroup::exec_in_cgroup;
 pub use console::{Console, Subscription};
-pub use lifecycle::Phase;
+pub use lifecycle::{InvalidTransition, Phase, VmEvent};
 pub use machine::{Event, EventKind};
 pub use policy::{Observed, Step, back_off, next_wakeup, plan};
 pub use runner::{AdoptError, Runner, RunnerError, Settings};

@@ -2,7 +2,7 @@
 //! When a leave begins and ends is decided by placement; here its clients are answered.
 
 use super::CoreState;
-use crate::cgroup_fence::CgroupCommand;
+use dyad_placement::CgroupCommand;
 use crate::decommission;
 use crate::event::Event;
 use dyad_control::{Refusal, RefusalCode, Reply, TimelineKind};

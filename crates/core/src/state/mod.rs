@@ -32,7 +32,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use crate::cgroup_fence::CgroupCommand;
+use dyad_placement::CgroupCommand;
 use crate::documents::DocumentInput;
 use crate::event::{ControlRequest, DocumentRead, Event, EventSender};
 use crate::pairing::Pairing;

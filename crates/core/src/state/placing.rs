@@ -2,7 +2,7 @@
 
 use super::CoreState;
 use super::parts::{Pending, ReplyReceiver, ServedVolume};
-use crate::cgroup_fence::{self, CgroupCommand};
+use crate::cgroup_fence;
 use crate::documents::DocumentInput;
 use crate::event::Event;
 use crate::guests::VolumeBackend;
@@ -12,7 +12,7 @@ use dyad_control::{Refusal, RefusalCode, TimelineKind};
 use dyad_desired::Change;
 use dyad_desired::limits::DISK_QUEUES;
 use dyad_mirror::VolumeChange;
-use dyad_placement::{Action, ChangeRefusal, DocumentRequest, LeaveEnd, Surroundings};
+use dyad_placement::{Action, CgroupCommand, ChangeRefusal, DocumentRequest, LeaveEnd, Surroundings};
 use dyad_types::{NodeId, VolumeId};
 use std::sync::Arc;
 use std::time::Duration;

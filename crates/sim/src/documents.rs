@@ -1,0 +1,157 @@
+//! The document's task on one node: the shipped [`dyad_placement::DocumentTask`], with the delays between its thread and the
+//! state thread.
+
+use crate::core_model::{OwnRequest, ReplyReceiver};
+use crate::guests::GuestResult;
+use crate::world::{DaemonJob, World};
+use bytes::Bytes;
+use dyad_desired::slots::SLOT_BYTES;
+use dyad_desired::{Change, Document, NodeRecord, apply, slots};
+use dyad_mirror::{GuestError, GuestOp, GuestReply, VolumeChange};
+use dyad_placement::{ChangeTicket, DocumentAction, DocumentRequest};
+use dyad_types::{BLOCK_BYTES, BlockIndex, NodeId, VolumeId};
+
+/// An input of the document's task.
+#[derive(Debug, Clone)]
+pub enum DocumentInput {
+    Request(DocumentRequest),
+    Completed(Result<Bytes, GuestError>),
+}
+
+/// A report of the document's task to the state thread, or a request to the mirror, in the order of sending.
+#[derive(Debug, Clone)]
+pub enum DocumentReport {
+    Own(Box<DocumentStep>),
+    Placement(Box<dyad_placement::Event>),
+    ChangeDone(ChangeTicket, bool),
+}
+
+/// A request of the document's task to the mirror.
+#[derive(Debug, Clone)]
+pub enum DocumentStep {
+    Volume(GuestOp),
+    VolumeTable(VolumeChange),
+}
+
+impl World {
+    /// Puts a request into the queue of the document's task.
+    pub(crate) fn ask_documents(&mut self, node: usize, request: DocumentRequest) {
+        self.send_to_documents(node, DocumentInput::Request(request));
+    }
+
+    /// Passes the result of a request to volume 0 to the document's task.
+    pub(crate) fn document_result(&mut self, node: usize, result: GuestResult) {
+        let result = result.map(|reply| match reply {
+            GuestReply::Data(data) => data,
+            GuestReply::Done => Bytes::new(),
+        });
+        self.send_to_documents(node, DocumentInput::Completed(result));
+    }
+
+    fn send_to_documents(&mut self, node: usize, input: DocumentInput) {
+        let delay = self.thread_delay();
+        let now = self.now;
+        let Some(core) = &mut self.nodes[node].core else { return };
+        core.documents_arrival = core.documents_arrival.max(now + delay) + 1;
+        let delay = core.documents_arrival - now;
+        self.schedule_job(node, delay, DaemonJob::Documents(input));
+    }
+
+    pub(crate) fn run_documents(&mut self, node: usize, input: DocumentInput) {
+        let clock = self.nodes[node].clock(self.now);
+        let Some(model) = self.core_model(node) else { return };
+        let mut actions = Vec::new();
+        match input {
+            DocumentInput::Request(request) => model.documents.request(clock, request, &mut actions),
+            DocumentInput::Completed(result) => model.documents.completed(clock, result, &mut actions),
+        }
+        for action in actions {
+            let report = match action {
+                DocumentAction::Volume(op) => DocumentReport::Own(Box::new(DocumentStep::Volume(op))),
+                DocumentAction::VolumeTable(change) => DocumentReport::Own(Box::new(DocumentStep::VolumeTable(change))),
+                DocumentAction::Publish { document, term, .. } => {
+                    DocumentReport::Placement(Box::new(dyad_placement::Event::DocumentRead { document, term }))
+                }
+                DocumentAction::ReadEnded => {
+                    DocumentReport::Placement(Box::new(dyad_placement::Event::DocumentReadEnded))
+                }
+                DocumentAction::Decided { ticket, result } => {
+                    if let Err(error) = &result {
+                        self.log_line(node, format!("a change is refused: {error}"));
+                    }
+                    DocumentReport::ChangeDone(ticket, result.is_ok())
+                }
+                DocumentAction::Confirmed { ticket } => DocumentReport::ChangeDone(ticket, true),
+                DocumentAction::NotRead(_) | DocumentAction::OneCopyDamaged(_) => continue,
+                DocumentAction::Lost(why) => {
+                    self.report_violation(format!("node {node} finds no document: {why}"));
+                    continue;
+                }
+            };
+            self.report_of_documents(node, report);
+        }
+    }
+
+    fn report_of_documents(&mut self, node: usize, report: DocumentReport) {
+        let delay = self.thread_delay();
+        let now = self.now;
+        let Some(core) = &mut self.nodes[node].core else { return };
+        core.core_model_arrival = core.core_model_arrival.max(now + delay) + 1;
+        let delay = core.core_model_arrival - now;
+        self.schedule_job(node, delay, DaemonJob::DocumentReport(report));
+    }
+
+    pub(crate) fn take_document_report(&mut self, node: usize, report: DocumentReport) {
+        match report {
+            DocumentReport::Own(step) => {
+                let request = match *step {
+                    DocumentStep::Volume(op) => OwnRequest::Volume(op),
+                    DocumentStep::VolumeTable(change) => OwnRequest::VolumeTable(change),
+                };
+                return self.send_own_request(node, ReplyReceiver::Documents, request);
+            }
+            DocumentReport::Placement(event) => {
+                if let dyad_placement::Event::DocumentRead { document, .. } = &*event {
+                    self.log_document(node, document);
+                    let leads = self.core_model(node).is_some_and(|model| model.placement.leads());
+                    if leads {
+                        self.send_to_peer_core(node, |session| DaemonJob::DocumentChanged { session });
+                    }
+                }
+                self.place(node, *event);
+            }
+            DocumentReport::ChangeDone(ticket, made) => self.change_done(node, ticket, made),
+        }
+        self.settle_core_model(node);
+    }
+
+    fn log_document(&mut self, node: usize, document: &Document) {
+        if self.options.log {
+            let vms: Vec<String> = document
+                .vms
+                .iter()
+                .map(|(name, vm)| format!("{name} on {} {:?}", vm.config.node, vm.config.intent))
+                .collect();
+            self.log_line(node, format!("document {} {}", document.generation, vms.join(", ")));
+        }
+    }
+
+    /// Creates volume 0 and writes the first document, as the setup of the first node does.
+    pub(crate) fn create_pair(&mut self, node: usize) {
+        let create = VolumeChange::Create { id: VolumeId::DOCUMENT, size: 2 * SLOT_BYTES as u64 };
+        self.send_own_request(node, ReplyReceiver::SetUp, OwnRequest::VolumeTable(create));
+        self.run(dyad_quorum::SEC);
+        let record =
+            |name: &str| NodeRecord { name: name.into(), addresses: Vec::new(), usable_memory_mib: 0, usable_cpus: 0 };
+        let first = Document::new_pair("sim", record("left"), "$argon2id$none");
+        let add_peer = Change::SetNode { node: NodeId::B, record: record("right") };
+        let slot = first.and_then(|first| apply(&first, &add_peer)).and_then(|document| slots::encode(&document));
+        let Ok(slot) = slot else { return self.report_violation("the first document breaks a rule".into()) };
+        let block = BlockIndex(slot.offset / BLOCK_BYTES);
+        let write = GuestOp::Write { block, data: slot.bytes.into() };
+        self.send_own_request(node, ReplyReceiver::SetUp, OwnRequest::Volume(write));
+        self.send_own_request(node, ReplyReceiver::SetUp, OwnRequest::Volume(GuestOp::Flush));
+        self.run(dyad_quorum::SEC);
+        self.place(node, dyad_placement::Event::ReadDocument);
+    }
+}
