@@ -3,7 +3,6 @@
 //! **Invariant.** The quorum thread feeds the watchdog before the pool is opened, which may take longer than the watchdog's
 //! period. Its updates wait in the event queue meanwhile.
 
-use dyad_placement::{CgroupCommand, CgroupState};
 use crate::event::{Event, EventSender};
 use crate::options::Options;
 use crate::pairing::Pairing;
@@ -23,6 +22,7 @@ use dyad_link::beacon::{self, Beacon, BeaconError, PathConfig};
 use dyad_link::discovery::Endpoint;
 use dyad_link::{PairId, PairKey, UDP_PORT, tls};
 use dyad_mirror::{Mirror, Tuning};
+use dyad_placement::{CgroupCommand, CgroupState};
 use dyad_pool::{OpenOptions, Pool};
 use dyad_provision::disks::{self, DiskError, PoolDiskPaths};
 use dyad_provision::identity::NodeIdentity;

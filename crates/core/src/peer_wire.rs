@@ -31,8 +31,9 @@ pub enum CoreMessage {
         /// JSON of `dyad_control::Reply`.
         reply: String,
     },
-    /// The lead has read or written this generation of the document in volume 0, durable on every in-sync node.
-    DocumentChanged { generation: u64 },
+    /// The sender has read or written this generation of the document in volume 0, durable on every in-sync node, and its
+    /// mirror knows the writers that follow from it.
+    DocumentKnown { generation: u64 },
 }
 
 impl fmt::Debug for CoreMessage {
@@ -42,8 +43,8 @@ impl fmt::Debug for CoreMessage {
             Self::Mirror(message) => f.debug_tuple("Mirror").field(&VariantName(message)).finish(),
             Self::Change { id, .. } => f.debug_struct("Change").field("id", id).finish_non_exhaustive(),
             Self::Changed { id, reply } => f.debug_struct("Changed").field("id", id).field("reply", reply).finish(),
-            Self::DocumentChanged { generation } => {
-                f.debug_struct("DocumentChanged").field("generation", generation).finish()
+            Self::DocumentKnown { generation } => {
+                f.debug_struct("DocumentKnown").field("generation", generation).finish()
             }
         }
     }

@@ -8,7 +8,6 @@
 //! **Invariant.** On a running member this thread alone feeds the watchdog, and only if [`Quorum::may_feed_watchdog`] allows it at that
 //! moment.
 
-use dyad_placement::CgroupCommand;
 use crate::clock;
 use crate::event::{Event, EventSender};
 use crate::quorum_handle::QuorumInput;
@@ -17,6 +16,7 @@ use crate::register::Register;
 use crate::selftest::WATCHDOG_FEED_INTERVAL;
 use crate::watchdog::Watchdog;
 use dyad_link::beacon::{Beacon, Received, Wake};
+use dyad_placement::CgroupCommand;
 use dyad_quorum::{Action, Alarm, Datagram, Quorum, WitnessRequest, WitnessRequestId};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};

@@ -81,7 +81,8 @@ impl Placement {
     /// servers that could be started reported, before [`Self::settle_permits`].
     pub fn settle_access(&mut self, now: BootTime, mirror: &Mirror, actions: &mut Vec<Action>) {
         self.retry_document_read(now, actions);
-        self.settle_writers(actions);
+        self.settle_writers(now, actions);
+        self.tell_peer(actions);
         self.settle_servers(mirror, actions);
     }
 
@@ -103,12 +104,17 @@ impl Placement {
 
     /// Tells the mirror the writer of each volume. The device server of a volume that this node may no longer write ends,
     /// so that no request of this membership term is carried out in a later one.
-    pub(crate) fn settle_writers(&mut self, actions: &mut Vec<Action>) {
+    pub(crate) fn settle_writers(&mut self, now: BootTime, actions: &mut Vec<Action>) {
         let mut wanted: BTreeMap<VolumeId, Writer> = BTreeMap::new();
         wanted.insert(VolumeId::DOCUMENT, self.writer(self.membership.config.lead));
         if let Some(document) = self.authoritative_document() {
             for volume in document.volumes.values() {
                 wanted.extend(volume.ids().map(|id| (id, self.writer(volume.primary))));
+            }
+        }
+        for (volume, writer) in &mut wanted {
+            if *writer == Writer::Me && *volume != VolumeId::DOCUMENT && !self.is_handed_over(now, *volume) {
+                *writer = Writer::None;
             }
         }
         let mut told = std::mem::take(&mut self.access.writers);
@@ -194,7 +200,9 @@ impl Placement {
             actions.push(Action::Mirror(dyad_mirror::Event::Close { volume }));
         }
         for (volume, size) in wanted {
-            if !self.access.served.contains(&volume) && mirror.volumes().iter().any(|info| info.id == volume) {
+            let writes = self.access.writers.get(&volume) == Some(&Writer::Me);
+            if writes && !self.access.served.contains(&volume) && mirror.volumes().iter().any(|info| info.id == volume)
+            {
                 actions.push(Action::StartServer { volume, size });
             }
         }

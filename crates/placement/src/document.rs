@@ -74,15 +74,16 @@ impl DocumentCopy {
 
 impl Placement {
     /// Takes a document that was read or written in the membership term `term` of this node.
-    pub(crate) fn set_document(&mut self, document: Document, term: MembershipTerm) {
+    pub(crate) fn set_document(&mut self, now: BootTime, document: Document, term: MembershipTerm) {
+        self.await_handover(now, &document);
         self.document.read_in = Some(if self.mutants.has(Mutant::KeepDocument) { self.document.term } else { term });
         self.document.newest = Some(document);
         self.volume_gc.scan_now();
     }
 
     /// Has the document read: as the writer of volume 0, or from the local replica.
-    pub(crate) fn read_document(&mut self, actions: &mut Vec<Action>) {
-        self.settle_writers(actions);
+    pub(crate) fn read_document(&mut self, now: BootTime, actions: &mut Vec<Action>) {
+        self.settle_writers(now, actions);
         self.document.read_in_flight = true;
         actions.push(Action::ReadDocument { lead: self.leads(), term: self.document.term });
     }
@@ -90,7 +91,7 @@ impl Placement {
     /// Has the document read again if this node is a member and could not read it yet.
     pub(crate) fn retry_document_read(&mut self, now: BootTime, actions: &mut Vec<Action>) {
         if self.document.retry_is_due(now) && self.is_member() && self.authoritative_document().is_none() {
-            self.read_document(actions);
+            self.read_document(now, actions);
         }
     }
 }

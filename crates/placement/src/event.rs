@@ -48,8 +48,15 @@ pub enum Event {
     DocumentRead { document: Document, term: MembershipTerm },
     /// The request of [`Action::ReadDocument`] was carried out, with or without success.
     DocumentReadEnded,
-    /// Volume 0 may have changed: the peer says so, a session with it began, or the volume table changed.
+    /// Volume 0 may have changed, because the volume table has.
     ReadDocument,
+    /// A data session with the peer began.
+    SessionUp,
+    /// The data session with the peer ended.
+    SessionDown,
+    /// The peer says over the session that it has read or written this generation of the document, and that its mirror knows
+    /// the writers that follow from it.
+    PeerKnows { generation: u64 },
     /// The device server of [`Action::StartServer`] runs.
     ServerStarted(VolumeId),
     /// A client wants this node to hand over to the other one.
@@ -90,6 +97,8 @@ pub enum Action {
     AllowStarts { kills: u64 },
     /// The VM with this name was not permitted before and is now.
     Permitted(String),
+    /// Tell the peer over the session that this node knows this generation of the document ([`Event::PeerKnows`]).
+    TellPeer { generation: u64 },
     /// Read the document: as the writer of volume 0 if this node leads, else from the local replica.
     ReadDocument { lead: bool, term: MembershipTerm },
     /// Have the document changed so that all VMs and volumes are this node's, then report [`Event::FailOverDecided`].
@@ -121,6 +130,4 @@ pub struct Surroundings<'a> {
     pub vms_exist: bool,
     /// The watchdog is being tested: this node will be reset.
     pub watchdog_test: bool,
-    /// A data session with the peer is connected.
-    pub connected: bool,
 }

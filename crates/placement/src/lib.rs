@@ -21,6 +21,8 @@
 //!   whatever its right to run VMs.
 //! * The node that writes a volume and the node that runs a VM are taken only from a document that was read in the current
 //!   membership term ([`Placement::authoritative_document`]).
+//! * This node writes a volume that the peer may have written before only after the peer has said that it knows the document
+//!   that changes the writer ([`handover`]).
 //! * The peer is not reported clean while its VMs are being failed over.
 //! * A VM or volume of a node outside the in-sync set stays as it is until that node's fence is over
 //!   ([`Placement::refuse_change`]).
@@ -31,6 +33,7 @@ mod document;
 mod document_task;
 mod event;
 mod fence_rule;
+mod handover;
 mod lifecycle;
 mod membership;
 mod mutants;
@@ -49,6 +52,7 @@ use access::Access;
 use dyad_desired::Document;
 use dyad_quorum::Config;
 use dyad_types::{BootTime, NodeId};
+use handover::PeerKnowledge;
 use membership::Membership;
 use volumes::{Imports, VolumeGc};
 
@@ -64,6 +68,7 @@ pub struct Placement {
     started: BootTime,
     membership: Membership,
     document: DocumentCopy,
+    peer_knowledge: PeerKnowledge,
     access: Access,
     imports: Imports,
     volume_gc: VolumeGc,
@@ -81,6 +86,7 @@ impl Placement {
             started: now,
             membership: Membership::new(config),
             document: DocumentCopy::new(cached, now),
+            peer_knowledge: PeerKnowledge::default(),
             access: Access::default(),
             imports: Imports::default(),
             volume_gc: VolumeGc::default(),
@@ -105,7 +111,7 @@ impl Placement {
     /// Handles one event and appends what must be done, in order.
     pub fn handle(&mut self, now: BootTime, event: Event, actions: &mut Vec<Action>) {
         match event {
-            Event::Config(config) => self.set_config(config, actions),
+            Event::Config(config) => self.set_config(now, config, actions),
             Event::AckSet { members, reports } => self.set_ack_set(members, reports, actions),
             Event::Freezing => self.hold(true, actions),
             Event::Killing => self.killing(),
@@ -117,9 +123,15 @@ impl Placement {
             Event::PeerClean => self.peer_is_clean(actions),
             Event::PeerDirty => self.peer_is_dirty(actions),
             Event::FailOverDecided => self.fail_over_decided(actions),
-            Event::DocumentRead { document, term } => self.set_document(document, term),
+            Event::DocumentRead { document, term } => self.set_document(now, document, term),
             Event::DocumentReadEnded => self.document.read_ended(now),
-            Event::ReadDocument => self.read_document(actions),
+            Event::ReadDocument => self.read_document(now, actions),
+            Event::SessionUp => {
+                self.peer_knowledge.session_begins();
+                self.read_document(now, actions);
+            }
+            Event::SessionDown => self.peer_knowledge.session_ended(),
+            Event::PeerKnows { generation } => self.peer_knows(now, generation, actions),
             Event::ServerStarted(volume) => self.access.server_started(volume),
             Event::Leave => self.leave(now, actions),
             Event::CancelLeave => self.cancel_leave(actions),

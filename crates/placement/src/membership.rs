@@ -9,6 +9,7 @@ use crate::event::{Action, RightToRun};
 use crate::mutants::Mutant;
 use crate::readmission::{Readmission, view};
 use dyad_quorum::{self as quorum, Config, Members};
+use dyad_types::BootTime;
 
 /// The fail-over of the peer's VMs and volumes to this node, which is one change of the document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +67,7 @@ impl Placement {
 
     /// Takes over a configuration: ends access to guests' disks if this node is no member of it, tells the mirror, and has
     /// the document read.
-    pub(crate) fn set_config(&mut self, config: Config, actions: &mut Vec<Action>) {
+    pub(crate) fn set_config(&mut self, now: BootTime, config: Config, actions: &mut Vec<Action>) {
         if config.members != Members::only(self.me) {
             self.membership.peer_vms_allowed = false;
         }
@@ -81,7 +82,7 @@ impl Placement {
         }
         self.membership.config = config;
         self.announce_view(actions);
-        self.read_document(actions);
+        self.read_document(now, actions);
     }
 
     /// Tells the mirror configuration and acknowledging set, as its view.

@@ -17,6 +17,8 @@ pub enum Mutant {
     TellVmsAtEdges,
     /// The garbage collection deletes volumes whose number was not given out yet.
     DeleteUnassigned,
+    /// A volume gets a new writer before the old one knows it.
+    NoHandover,
     /// A change of the document is decided when it is written, before it is durable.
     DecideUnflushed,
     /// A VM is deleted although its own node was not asked.

@@ -70,7 +70,7 @@ impl Placement {
     /// earlier run of this daemon, or on a node that was lost.
     pub(crate) fn settle_imports(&mut self, around: &Surroundings<'_>, actions: &mut Vec<Action>) {
         let due = self.imports.last_drop.is_none_or(|last| around.now.since(last) >= DROP_IMPORT_INTERVAL);
-        let can_ask = self.leads() || around.connected;
+        let can_ask = self.leads() || self.peer_knowledge.connected;
         let Some(document) = self.authoritative_document().filter(|_| due && can_ask) else { return };
         let left = document.volumes.iter().find_map(|(name, volume)| {
             let ended = volume.primary == self.me && !self.imports.running.contains(name);

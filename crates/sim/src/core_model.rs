@@ -92,7 +92,9 @@ impl CoreModel {
     }
 
     fn has_request(&self, vm: VmIndex, req: RequestId) -> bool {
-        self.receivers.values().any(|receiver| matches!(receiver, ReplyReceiver::Guest(of, open) if (*of, *open) == (vm, req)))
+        self.receivers
+            .values()
+            .any(|receiver| matches!(receiver, ReplyReceiver::Guest(of, open) if (*of, *open) == (vm, req)))
     }
 
     pub fn idle(&self) -> bool {
@@ -228,10 +230,13 @@ impl World {
         let Some(model) = self.core_model(node) else { return };
         let req = model.last_request.advance();
         model.receivers.insert(req, receiver);
-        self.mirror(node, match request {
-            OwnRequest::Volume(op) => Event::Guest { req, volume: VolumeId::DOCUMENT, op },
-            OwnRequest::VolumeTable(change) => Event::Volume { req, change },
-        });
+        self.mirror(
+            node,
+            match request {
+                OwnRequest::Volume(op) => Event::Guest { req, volume: VolumeId::DOCUMENT, op },
+                OwnRequest::VolumeTable(change) => Event::Volume { req, change },
+            },
+        );
     }
 
     /// Handles a guest's request that has reached the daemon. A request that is under way already is ignored.
@@ -277,9 +282,8 @@ impl World {
         self.carry_out_placement(node, actions);
         let vms_exist = self.nodes[node].has_vms();
         let Some(core) = &mut self.nodes[node].core else { return };
-        let connected = core.session.is_some();
         let model = &mut core.model;
-        let around = Surroundings { now: clock, mirror: &model.mirror, vms_exist, watchdog_test: false, connected };
+        let around = Surroundings { now: clock, mirror: &model.mirror, vms_exist, watchdog_test: false };
         let mut actions = Vec::new();
         model.placement.settle_permits(&around, &mut actions);
         self.carry_out_placement(node, actions);
@@ -316,6 +320,9 @@ impl World {
                 self.send_cgroup_command(node, dyad_placement::CgroupCommand::AllowStarts { kills });
             }
             A::Permitted(vm) => self.log_line(node, format!("{vm} is permitted")),
+            A::TellPeer { generation } => {
+                self.send_to_peer_core(node, |session| DaemonJob::PeerKnows { session, generation });
+            }
             A::ReadDocument { lead, term } => self.ask_documents(node, DocumentRequest::Reload { lead, term }),
             A::FailOver { survivor } => {
                 self.count_event("fail-overs");
@@ -377,7 +384,8 @@ impl World {
         let peer = self.nodes[1 - node].id;
         let now = self.nodes[node].clock(self.now);
         let Some(model) = self.core_model(node) else { return };
-        let refused = !model.placement.leads() || model.placement.refuse_change(now, &change, peer, |_| false).is_some();
+        let refused =
+            !model.placement.leads() || model.placement.refuse_change(now, &change, peer, |_| false).is_some();
         if refused {
             self.send_to_peer_core(node, |session| DaemonJob::PeerDecided { session, ticket, made: false });
         } else {

@@ -113,10 +113,6 @@ impl World {
             DocumentReport::Placement(event) => {
                 if let dyad_placement::Event::DocumentRead { document, .. } = &*event {
                     self.log_document(node, document);
-                    let leads = self.core_model(node).is_some_and(|model| model.placement.leads());
-                    if leads {
-                        self.send_to_peer_core(node, |session| DaemonJob::DocumentChanged { session });
-                    }
                 }
                 self.place(node, *event);
             }

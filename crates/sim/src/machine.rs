@@ -3,10 +3,10 @@
 use crate::core_model::CoreModel;
 use crate::store::Store;
 use crate::world::DaemonJob;
-use dyad_mirror::RequestId;
-use dyad_pool::sim::SimDisk;
 use dyad_desired::Document;
+use dyad_mirror::RequestId;
 use dyad_placement::{CgroupRule, RightToRun};
+use dyad_pool::sim::SimDisk;
 use dyad_quorum::{AcceptorRecord, BootTime, Nanos, Quorum, SEC};
 use dyad_supervisor::{Observed, Phase};
 use dyad_types::{NodeId, Session};

@@ -1,9 +1,12 @@
 //! `dyad-sim`: runs the simulator with many seeds, or with one, and prints the violations.
 
 use clap::Parser;
-use dyad_sim::{Options, run};
+use dyad_sim::{Options, RunResult, run};
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Simulates whole pairs under faults.
@@ -12,9 +15,12 @@ struct Arguments {
     /// Replay exactly this seed and print its event log.
     #[arg(long)]
     seed: Option<u64>,
-    /// The first seed of a series.
-    #[arg(long, default_value_t = 1)]
-    from: u64,
+    /// The first seed of a series; drawn at random if it is not given.
+    #[arg(long)]
+    from: Option<u64>,
+    /// Number of seeds that run at the same time; as many as there are processors if it is not given.
+    #[arg(long)]
+    jobs: Option<usize>,
     /// Length of the series in minutes of real time.
     #[arg(long, default_value_t = 1.0)]
     minutes: f64,
@@ -38,29 +44,66 @@ fn main() -> anyhow::Result<ExitCode> {
         println!("faults {:?}\nevents {:?}", result.faults, result.events);
         return Ok(report(result.violation.map(|what| vec![(seed, what)]).unwrap_or_default()));
     }
+    let first = arguments.from.unwrap_or_else(drawn_seed);
+    let jobs = arguments.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    println!("first seed {first}, {jobs} at the same time");
     let begin = Instant::now();
     let budget = Duration::from_secs_f64(arguments.minutes * 60.0);
-    let (mut faults, mut events) = (BTreeMap::<&str, u64>::new(), BTreeMap::<&str, u64>::new());
-    let (mut seeds, mut virtual_time, mut violations) = (0, 0, Vec::new());
-    while arguments.seeds.map_or(begin.elapsed() < budget, |count| seeds < count) {
-        let seed = arguments.from + seeds;
-        let result = run(seed, &options)?;
-        seeds += 1;
-        virtual_time += result.virtual_time;
-        result.faults.into_iter().for_each(|(kind, count)| *faults.entry(kind).or_default() += count);
-        result.events.into_iter().for_each(|(kind, count)| *events.entry(kind).or_default() += count);
-        if let Some(what) = result.violation {
-            println!("seed {seed}: {what}");
-            violations.push((seed, what));
+    let due = |index: u64| arguments.seeds.map_or(begin.elapsed() < budget, |count| index < count);
+    let (next, total) = (AtomicU64::new(0), Mutex::new(Total::default()));
+    let work = || -> anyhow::Result<()> {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if !due(index) {
+                return Ok(());
+            }
+            let result = run(first.wrapping_add(index), &options)?;
+            total.lock().unwrap_or_else(PoisonError::into_inner).add(result);
         }
-    }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        let mut results = threads.into_iter().map(|thread| thread.join());
+        results.try_for_each(|result| result.map_err(|_| anyhow::anyhow!("a run panicked"))?)
+    })?;
+    let total = total.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!(
-        "{seeds} seeds, {:.2} virtual hours in {:.1} s",
-        virtual_time as f64 / 3.6e12,
+        "{} seeds, {:.2} virtual hours in {:.1} s",
+        total.seeds,
+        total.virtual_time as f64 / 3.6e12,
         begin.elapsed().as_secs_f64()
     );
-    println!("faults: {faults:?}\nevents: {events:?}");
-    Ok(report(violations))
+    println!("faults: {:?}\nevents: {:?}", total.faults, total.events);
+    Ok(report(total.violations))
+}
+
+/// A seed that differs from run to run, with few digits, so that it is easily typed. The hasher of the standard library is
+/// seeded by the system.
+fn drawn_seed() -> u64 {
+    RandomState::new().hash_one(std::process::id()) % 1_000_000_000
+}
+
+/// The sum of all runs.
+#[derive(Default)]
+struct Total {
+    seeds: u64,
+    virtual_time: u64,
+    faults: BTreeMap<&'static str, u64>,
+    events: BTreeMap<&'static str, u64>,
+    violations: Vec<(u64, String)>,
+}
+
+impl Total {
+    fn add(&mut self, result: RunResult) {
+        self.seeds += 1;
+        self.virtual_time += result.virtual_time;
+        result.faults.into_iter().for_each(|(kind, count)| *self.faults.entry(kind).or_default() += count);
+        result.events.into_iter().for_each(|(kind, count)| *self.events.entry(kind).or_default() += count);
+        if let Some(what) = result.violation {
+            println!("seed {}: {what}", result.seed);
+            self.violations.push((result.seed, what));
+        }
+    }
 }
 
 fn report(violations: Vec<(u64, String)>) -> ExitCode {

@@ -146,10 +146,14 @@ impl World {
 
     /// Closes the session at the node, as its daemon does.
     pub(crate) fn close_session(&mut self, node: usize) {
-        if let Some(core) = &mut self.nodes[node].core
-            && core.session.take() != self.link.open_sessions[node]
-        {
-            return; // The open session is newer than the session that the daemon closes.
+        if let Some(core) = &mut self.nodes[node].core {
+            let closed = core.session.take();
+            if let Some(session) = closed {
+                self.schedule_job(node, 0, DaemonJob::SessionDown(session));
+            }
+            if closed != self.link.open_sessions[node] {
+                return; // The open session is newer than the session that the daemon closes.
+            }
         }
         self.link.open_sessions[node] = None;
         self.link.undelivered[node].clear();
@@ -161,7 +165,7 @@ impl World {
                 core.session = Some(session);
             }
             self.mirror(node, Event::PeerUp { session });
-            self.place(node, dyad_placement::Event::ReadDocument);
+            self.place(node, dyad_placement::Event::SessionUp);
         }
     }
 
@@ -172,6 +176,7 @@ impl World {
             core.session = None;
         }
         self.mirror(node, Event::PeerDown { session });
+        self.place(node, dyad_placement::Event::SessionDown);
         self.drop_forwarded(node);
     }
 

@@ -49,6 +49,9 @@ impl World {
         let Some(change) = self.next_change(vm, &document) else { return };
         let me = self.nodes[at].id;
         let clock = self.nodes[at].clock(now);
+        if matches!(change, Change::DeleteVm { node, .. } if node == me) && !self.is_stopped(at, vm, &document) {
+            return;
+        }
         let has_process = self.nodes[at].vms[vm.0].in_cgroup;
         let Some(model) = self.core_model(at) else { return };
         if model.placement.refuse_change(clock, &change, me, |_| has_process).is_some() {
@@ -56,6 +59,15 @@ impl World {
         }
         self.operators[vm.0].asked_at = Some(now);
         self.change(at, change.clone(), Pending::Operator(vm, change));
+    }
+
+    /// Whether the supervisor has seen the newest record of the VM and knows no process of it. `dyad-node` asks for a deletion
+    /// only then.
+    fn is_stopped(&self, node: usize, vm: VmIndex, document: &Document) -> bool {
+        let machine = &self.nodes[node];
+        let changed = document.vms.get(&vm.name()).map_or(0, |record| record.changed);
+        let seen = machine.supervisor_input.as_ref().is_some_and(|(seen, _)| seen.generation >= changed);
+        seen && !machine.vms[vm.0].phase.is_alive()
     }
 
     fn document_at(&self, node: usize) -> Option<&Document> {

@@ -3,7 +3,7 @@
 
 use crate::options::PlantedBug;
 use crate::world::{DaemonJob, FutureEvent, World};
-use dyad_placement::{CgroupCommand, CgroupWrite, CgroupState, RightToRun};
+use dyad_placement::{CgroupCommand, CgroupState, CgroupWrite, RightToRun};
 use dyad_quorum::{Action, BootTime, Config, Event, MS, Members, Nanos, Note, SEC};
 
 /// The hardware watchdog's period.

@@ -1,13 +1,13 @@
 //! The state of a run: time, the queue of future events, both machines, the witness, the network.
 
 use crate::core_model::CoreModel;
+use crate::documents::{DocumentInput, DocumentReport};
 use crate::guests::GuestResult;
 use crate::machine::{Core, Machine, VMS, Vm, VmIndex};
 use crate::net::PeerLink;
+use crate::operator::Operator;
 use crate::options::{Options, PlantedBug, RunResult};
 use crate::partial_faults::PartialFault;
-use crate::documents::{DocumentInput, DocumentReport};
-use crate::operator::Operator;
 use crate::quorum_thread::{QuorumUpdate, WATCHDOG_PERIOD};
 use crate::store;
 use dyad_desired::Change;
@@ -54,8 +54,8 @@ pub enum DaemonJob {
     SessionUp(Session),
     /// A data session with the peer has ended.
     SessionDown(Session),
-    /// The peer has written a new document.
-    DocumentChanged { session: Session },
+    /// The peer knows this generation of the document.
+    PeerKnows { session: Session, generation: u64 },
     /// The peer passes a change of the document on.
     PeerChange { session: Session, ticket: ChangeTicket, change: Change },
     /// The peer has decided a change that was passed on to it.
@@ -414,9 +414,10 @@ impl World {
             DaemonJob::PeerMessage(session, message) => self.mirror(node, Event::Peer { session, message }),
             DaemonJob::SessionUp(session) => self.session_up(node, session),
             DaemonJob::SessionDown(session) => self.session_down(node, session),
-            DaemonJob::DocumentChanged { session } => {
+            DaemonJob::PeerKnows { session, generation } => {
                 if self.is_session(node, session) {
-                    self.place(node, dyad_placement::Event::ReadDocument);
+                    self.place(node, dyad_placement::Event::PeerKnows { generation });
+                    self.settle_core_model(node);
                 }
             }
             DaemonJob::PeerChange { session, ticket, change } => {

@@ -2,10 +2,10 @@
 //! When a leave begins and ends is decided by placement; here its clients are answered.
 
 use super::CoreState;
-use dyad_placement::CgroupCommand;
 use crate::decommission;
 use crate::event::Event;
 use dyad_control::{Refusal, RefusalCode, Reply, TimelineKind};
+use dyad_placement::CgroupCommand;
 use dyad_provision::erase::{self, EraseMode, ErasePrecondition};
 use tokio::sync::oneshot;
 

@@ -32,12 +32,10 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use dyad_placement::CgroupCommand;
 use crate::documents::DocumentInput;
 use crate::event::{ControlRequest, DocumentRead, Event, EventSender};
 use crate::pairing::Pairing;
 use crate::peer::PeerHandle;
-use crate::peer_wire::CoreMessage;
 use crate::quorum_handle::QuorumHandle;
 use crate::quorum_update::QuorumSnapshot;
 use crate::store::StoreHandle;
@@ -47,6 +45,7 @@ use crate::watchdog::WatchdogInfo;
 use dyad_control::{Status, TimelineKind};
 use dyad_desired::Document;
 use dyad_mirror::{Mirror, VolumeChange};
+use dyad_placement::CgroupCommand;
 use dyad_placement::{Lifecycle, MembershipTerm, Placement};
 use dyad_provision::document_cache;
 use dyad_provision::identity::NodeIdentity;
@@ -234,12 +233,8 @@ impl CoreState {
         self.show();
     }
 
-    /// Takes a document that the document's task has read or written in the membership term `term` of this node. The lead
-    /// tells the peer.
+    /// Takes a document that the document's task has read or written in the membership term `term` of this node.
     fn set_document(&mut self, document: Document, term: MembershipTerm) {
-        if self.placement.leads() {
-            self.handles.peer.send(CoreMessage::DocumentChanged { generation: document.generation });
-        }
         self.place(dyad_placement::Event::DocumentRead { document, term });
         self.report.document_error = None;
         self.remember_witness();

@@ -14,7 +14,7 @@ impl CoreState {
                 self.handles.peer.use_session(outbox);
                 self.handles.timeline.note(TimelineKind::SessionUp, format!("Data session with the peer over {path}."));
                 self.feed_mirror(dyad_mirror::Event::PeerUp { session });
-                self.reload_document();
+                self.place(dyad_placement::Event::SessionUp);
             }
             PeerEvent::Down { session, .. } | PeerEvent::Message { session, .. }
                 if self.replication.session != Some(session) =>
@@ -33,6 +33,7 @@ impl CoreState {
                     .timeline
                     .note(TimelineKind::SessionDown, format!("Data session with the peer ended: {reason}."));
                 self.feed_mirror(dyad_mirror::Event::PeerDown { session });
+                self.place(dyad_placement::Event::SessionDown);
                 for ticket in self.changes.take_all_forwarded() {
                     let text =
                         "The connection to the leading node ended; look whether the change was made and ask again.";
@@ -48,7 +49,9 @@ impl CoreState {
             // The room in the queue is free when the message is handled.
             PeerEvent::Message { session, message, room: _room } => match message {
                 CoreMessage::Mirror(message) => self.feed_mirror(dyad_mirror::Event::Peer { session, message }),
-                CoreMessage::DocumentChanged { .. } => self.reload_document(),
+                CoreMessage::DocumentKnown { generation } => {
+                    self.place(dyad_placement::Event::PeerKnows { generation });
+                }
                 CoreMessage::Change { id, change } => self.peer_asks_change(id, &change),
                 CoreMessage::Changed { id, reply } => self.peer_has_decided(ChangeTicket(id.0), &reply),
             },

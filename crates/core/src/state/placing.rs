@@ -6,6 +6,7 @@ use crate::cgroup_fence;
 use crate::documents::DocumentInput;
 use crate::event::Event;
 use crate::guests::VolumeBackend;
+use crate::peer_wire::CoreMessage;
 use crate::volume_request::VolumeError;
 use dyad_blockdev::{Config, Server};
 use dyad_control::{Refusal, RefusalCode, TimelineKind};
@@ -37,7 +38,6 @@ impl CoreState {
             mirror: &self.replication.mirror,
             vms_exist: cgroup_fence::populated(self.handles.paths.vms_cgroup.as_deref()),
             watchdog_test: self.self_test.running,
-            connected: self.replication.connected(),
         };
         self.placement.settle_permits(&around, &mut actions);
         self.carry_out_placement(actions);
@@ -64,6 +64,7 @@ impl CoreState {
             Action::Permitted(vm) => {
                 self.handles.timeline.note(TimelineKind::VmPermitted, format!("The VM {vm} may run on this node."));
             }
+            Action::TellPeer { generation } => self.handles.peer.send(CoreMessage::DocumentKnown { generation }),
             Action::ReadDocument { lead, term } => {
                 let _ = self.handles.documents.send(DocumentInput::Request(DocumentRequest::Reload { lead, term }));
             }

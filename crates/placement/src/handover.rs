@@ -1,0 +1,105 @@
+//! The change of a volume's writer from one member to the other.
+//!
+//! The document names the writer of a volume, and each member reads it at another moment. If a node wrote a volume as soon as
+//! it has read the new document itself, the peer could still take itself for the writer and would end the session.
+//!
+//! **Invariant.** While both nodes are members, a node that was not the writer of a volume becomes it only after the peer has
+//! told that it knows a document at least as new, or after [`HANDOVER_TIMEOUT`]. Without an answer nothing is lost: the peer's
+//! mirror ends the session at the first write, and reads the document when it is connected again.
+
+use crate::Placement;
+use crate::event::Action;
+use crate::mutants::Mutant;
+use dyad_desired::Document;
+use dyad_quorum::Members;
+use dyad_types::{BootTime, VolumeId};
+use std::collections::BTreeMap;
+
+/// Longest wait for the peer's answer, in nanoseconds. A volume without a writer has no requests, so nothing else limits how
+/// long its guest waits.
+const HANDOVER_TIMEOUT: u64 = 3_000_000_000;
+
+/// What is known of the peer's document, in the present session.
+#[derive(Debug, Default)]
+pub(crate) struct PeerKnowledge {
+    /// A session with the peer is connected.
+    pub(crate) connected: bool,
+    /// The newest generation that the peer has told to know.
+    peer: Option<u64>,
+    /// The generation that the peer was told last.
+    told: Option<u64>,
+    /// Volumes that this node is about to write, and what it waits for.
+    awaited: BTreeMap<VolumeId, Awaited>,
+}
+
+impl PeerKnowledge {
+    /// A session began: the peer may be another run of its daemon, and has been told nothing.
+    pub(crate) fn session_begins(&mut self) {
+        (self.connected, self.peer, self.told) = (true, None, None);
+    }
+
+    pub(crate) fn session_ended(&mut self) {
+        self.connected = false;
+    }
+}
+
+/// The wait before a volume gets this node as its writer.
+#[derive(Debug, Clone, Copy)]
+struct Awaited {
+    /// The generation that the peer must know.
+    generation: u64,
+    since: BootTime,
+}
+
+impl Placement {
+    /// Takes the generation of the document that the peer knows. A newer one than this node's is read.
+    pub(crate) fn peer_knows(&mut self, now: BootTime, generation: u64, actions: &mut Vec<Action>) {
+        self.peer_knowledge.peer = self.peer_knowledge.peer.max(Some(generation));
+        let newest = self.authoritative_document().map(|document| document.generation);
+        if newest < Some(generation) {
+            self.read_document(now, actions);
+        }
+    }
+
+    /// Notes the volumes that `next` gives to this node and whose writer was or may have been the peer. A volume that the
+    /// document before does not name is new, and nobody has written it.
+    pub(crate) fn await_handover(&mut self, now: BootTime, next: &Document) {
+        let before = self.authoritative_document();
+        let mine_before = |id: VolumeId| {
+            before.is_some_and(|before| {
+                let named = before.volumes.values().find(|volume| volume.ids().any(|of| of == id));
+                named.is_none_or(|volume| volume.primary == self.me)
+            })
+        };
+        let mine = next.volumes.values().filter(|volume| volume.primary == self.me).flat_map(|volume| volume.ids());
+        let awaited = &self.peer_knowledge.awaited;
+        let new = Awaited { generation: next.generation, since: now };
+        self.peer_knowledge.awaited = mine
+            .filter(|id| awaited.contains_key(id) || !mine_before(*id))
+            .map(|id| (id, awaited.get(&id).copied().unwrap_or(new)))
+            .collect();
+    }
+
+    /// Whether this node may become the writer of the volume now. From then on it is no longer waited for.
+    pub(crate) fn is_handed_over(&mut self, now: BootTime, volume: VolumeId) -> bool {
+        let Some(awaited) = self.peer_knowledge.awaited.get(&volume) else { return true };
+        let over = self.membership.config.members != Members::Both
+            || self.peer_knowledge.peer >= Some(awaited.generation)
+            || now.since(awaited.since) >= HANDOVER_TIMEOUT
+            || self.mutants.has(Mutant::NoHandover);
+        if over {
+            self.peer_knowledge.awaited.remove(&volume);
+        }
+        over
+    }
+
+    /// Tells the peer which document this node knows, once its writers are settled.
+    pub(crate) fn tell_peer(&mut self, actions: &mut Vec<Action>) {
+        let known = self.authoritative_document().map(|document| document.generation);
+        let connected = self.peer_knowledge.connected;
+        if let Some(generation) = known.filter(|_| connected && known != self.peer_knowledge.told) {
+            self.peer_knowledge.told = known;
+            actions.push(Action::TellPeer { generation });
+        }
+    }
+}
