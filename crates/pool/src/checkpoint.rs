@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! Sealing    sync the journal: a block is written to its extent only after its record is durable
-//! Moving     copy blocks from the journal to their extents, `budget` extents per job
+//! Moving     copy blocks from the journal to their extents, `budget` extents per job; sync the disks now and then
 //! Flushing   sync each disk on which extents were written
-//! Committing commit each index; replay repairs the result of a crash between two commits
+//! Committing commit each index in several transactions; replay repairs the result of a crash between two of them
 //! Labelling  write the label of the first disk with the new journal tail; sync
 //! ```
 //!
@@ -21,15 +21,22 @@ pub use job::{CheckpointDone, CheckpointJob};
 pub(crate) use running::Checkpoint;
 
 use crate::birth::Birth;
+use crate::disk::Device;
 use crate::index::key::Patch;
 use crate::journal::record::JournalRecord;
 use crate::pool::Pool;
 use crate::{OVERLAY_LIMIT, StoreError};
 use job::{StepResult, Work};
 use running::Phase;
+use std::sync::Arc;
 
 /// A checkpoint starts when this many journal bytes are in use, or half of the ring if that is less.
 const TRIGGER_BYTES: u64 = 256 << 20;
+/// Number of full copying jobs after which the disks are synced. A disk with a write cache of its own may take far more
+/// copies than it has written to its medium; without this sync the next sync of a guest would wait for all of them.
+const SYNC_JOBS: usize = 8;
+/// Number of index records in one transaction, per extent of a copying job's budget.
+const COMMIT_RECORDS: usize = 16;
 /// Largest number of extents of deleted volumes that one checkpoint frees.
 const DELETE_EXTENTS: usize = 16 * 1024;
 
@@ -65,8 +72,6 @@ impl Pool {
         }
         self.reclaim_deleted();
         let disks = self.devices.len();
-        let mut patches = vec![Patch::new(); disks];
-        patches[0] = self.state.take_patch();
         self.running_checkpoint = Some(Checkpoint {
             number: self.label.checkpoint + 1,
             phase: Phase::Sealing,
@@ -77,7 +82,10 @@ impl Pool {
             frozen: std::mem::take(&mut self.active),
             planned: None,
             planned_count: 0,
-            patches,
+            committed_count: 0,
+            planned_since_sync: 0,
+            metadata: self.state.take_patch(),
+            patches: vec![Patch::new(); disks],
             written_disks: vec![false; disks],
             freed_slots: Vec::new(),
             extent_map_changes: Vec::new(),
@@ -85,7 +93,8 @@ impl Pool {
     }
 
     /// The next job of the running checkpoint; starts a checkpoint if [`Pool::wants_checkpoint`]. A job copies at most
-    /// `budget` extents, each with up to 64 KiB of reads and as much of writes. `None` if there is nothing to do, or if
+    /// `budget` extents, each with up to 64 KiB of reads and as much of writes, or commits at most 16 times as many index
+    /// records besides the metadata. `None` if there is nothing to do, or if
     /// the result of the last job was not passed to [`Pool::complete_checkpoint_job`] yet.
     ///
     /// # Errors
@@ -136,7 +145,9 @@ impl Pool {
                 running.phase = Phase::Moving;
             }
             StepResult::Moved { corrupt_blocks } => self.corrupt_blocks += corrupt_blocks,
+            StepResult::Flushed if running.phase == Phase::Moving => {}
             StepResult::Flushed => running.phase = Phase::Committing,
+            StepResult::Committed if running.has_patches() => {}
             StepResult::Committed => running.phase = Phase::Labelling,
             StepResult::Labelled(label) => {
                 self.label = *label;
@@ -179,6 +190,10 @@ impl Pool {
             let running = self.running_checkpoint.as_mut().expect("a checkpoint runs");
             match running.phase {
                 Phase::Sealing => return Ok(Work::Seal(self.devices[0].clone())),
+                Phase::Moving if running.planned_since_sync >= budget.saturating_mul(SYNC_JOBS) => {
+                    running.planned_since_sync = 0;
+                    return Ok(Work::Flush(self.take_written_disks()));
+                }
                 Phase::Moving => {
                     let moves = self.plan_moves(budget)?;
                     if !moves.is_empty() {
@@ -192,16 +207,9 @@ impl Pool {
                         running.phase = Phase::Flushing;
                     }
                 }
-                Phase::Flushing => {
-                    let written = std::mem::take(&mut running.written_disks);
-                    let disks = self.devices.iter().zip(written).filter(|(_, w)| *w).map(|(d, _)| d.clone());
-                    let disks = disks.collect();
-                    #[cfg(test)]
-                    let disks = if self.planted.skipped_sync { Vec::new() } else { disks };
-                    return Ok(Work::Flush(disks));
-                }
+                Phase::Flushing => return Ok(Work::Flush(self.take_written_disks())),
                 Phase::Committing => {
-                    let patches = std::mem::take(&mut running.patches);
+                    let patches = running.take_patches(budget.saturating_mul(COMMIT_RECORDS));
                     let disks = self.devices.iter().cloned().zip(self.indexes.iter().cloned()).zip(patches);
                     // Replay repairs the result of a crash between two commits, so their order does not matter.
                     let commits = disks.map(|((device, index), patch)| (device, index, patch)).collect();
@@ -217,6 +225,17 @@ impl Pool {
                 }
             }
         }
+    }
+
+    /// The disks on which extents were written since their last sync. Precondition: a checkpoint runs.
+    fn take_written_disks(&mut self) -> Vec<Arc<Device>> {
+        let running = self.running_checkpoint.as_mut().expect("a checkpoint runs");
+        let written = running.written_disks.iter_mut().map(std::mem::take);
+        let disks = self.devices.iter().zip(written).filter(|(_, written)| *written).map(|(disk, _)| disk.clone());
+        let disks: Vec<_> = disks.collect();
+        #[cfg(test)]
+        let disks = if self.planted.skipped_sync { Vec::new() } else { disks };
+        disks
     }
 
     /// Frees the journal records, and the slots, that the finished checkpoint made obsolete.

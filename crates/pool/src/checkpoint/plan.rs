@@ -21,6 +21,7 @@ impl Pool {
             if let Some(running) = &mut self.running_checkpoint {
                 running.planned = Some(id);
                 running.planned_count += 1;
+                running.planned_since_sync += 1;
             }
         }
         Ok(moves)

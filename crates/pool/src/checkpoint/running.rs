@@ -35,9 +35,15 @@ pub(crate) struct Checkpoint {
     pub(super) planned: Option<ExtentId>,
     /// Number of extents that are planned.
     pub(super) planned_count: usize,
-    /// Changes of each disk's index, in the order of the disks.
+    /// Number of index records of extents whose transaction was given out.
+    pub(super) committed_count: usize,
+    /// Number of extents that were planned since the disks were last synced.
+    pub(super) planned_since_sync: usize,
+    /// Changes of the metadata, for the index of disk 0.
+    pub(super) metadata: Patch,
+    /// Changes of the extents in each disk's index, in the order of the disks.
     pub(super) patches: Vec<Patch>,
-    /// For each disk: whether extents on it were written, so that it needs a sync.
+    /// For each disk: whether extents on it were written since its last sync, so that it needs another one.
     pub(super) written_disks: Vec<bool>,
     /// Slots (disk, slot) that become free when the checkpoint has finished.
     pub(super) freed_slots: Vec<(usize, u64)>,
@@ -56,15 +62,15 @@ impl Checkpoint {
 
     /// The part of `room` that writes must leave free for now. `room` is what was free for them when the checkpoint began.
     ///
-    /// A quarter of it is free at once. The rest becomes free as the extents are copied, except its last fifth: that is for
-    /// the phases after the copying, which take few steps. So a writer that is faster than the checkpoint waits for the next
-    /// step again and again, and not once for the whole checkpoint, which takes minutes on a slow disk.
+    /// A quarter of it is free at once. Four fifths of the rest become free as the extents are copied, the last fifth as
+    /// their index records are committed. So a writer that is faster than the checkpoint waits for the next step again and
+    /// again, and not once for the whole checkpoint, which takes minutes on a slow disk.
     fn withheld(&self, room: u64) -> u64 {
         let extents = self.frozen.0.len() as u64;
-        if extents == 0 || !matches!(self.phase, Phase::Sealing | Phase::Moving) {
+        if extents == 0 || self.phase == Phase::Labelling {
             return 0;
         }
-        let left = 4 * (extents - self.planned_count as u64) + extents;
+        let left = 4 * (extents - self.planned_count as u64) + extents.saturating_sub(self.committed_count as u64);
         room / 4 * 3 * left / (5 * extents)
     }
 
@@ -81,6 +87,21 @@ impl Checkpoint {
     /// Whether the job under way writes the label.
     pub fn writes_label(&self) -> bool {
         self.phase == Phase::Labelling && self.job_in_flight
+    }
+
+    /// The next patch of each disk's index, in the order of the disks, with at most `records` records of extents each. The
+    /// first one of disk 0 has the metadata as well, as a whole: the records of a volume and of its sets belong together.
+    pub(super) fn take_patches(&mut self, records: usize) -> Vec<Patch> {
+        let take = |patch: &mut Patch| patch.drain(..records.min(patch.len())).collect();
+        let mut patches: Vec<Patch> = self.patches.iter_mut().map(take).collect();
+        self.committed_count += patches.iter().map(Vec::len).sum::<usize>();
+        patches[0].splice(..0, std::mem::take(&mut self.metadata));
+        patches
+    }
+
+    /// Whether changes of an index are not given out yet.
+    pub(super) fn has_patches(&self) -> bool {
+        !self.metadata.is_empty() || self.patches.iter().any(|patch| !patch.is_empty())
     }
 
     pub(super) fn all_planned(&self) -> bool {

@@ -2,11 +2,11 @@
 //! includes all operations up to the last sync.
 
 use super::Planted;
-use super::fixture::TestPool;
+use super::fixture::{TestPool, blocks};
 use super::model::{BLOCKS, Model, Op, VOLUMES, seeds};
 use crate::{Pool, Position, StoreError};
 use dyad_testkit::Prng;
-use dyad_types::VolumeId;
+use dyad_types::{BLOCK, BlockIndex, Epoch, Seq, Stamp, VolumeId};
 
 /// The load between two losses of power.
 #[derive(Clone, Copy)]
@@ -50,6 +50,56 @@ impl JournalRun {
         match self.history.iter().rev().find(|(_, m)| m.matches(&seen, pool)) {
             Some((_, model)) => Ok(model.clone()),
             None => Err(format!("none of {} allowed states came back", self.history.len())),
+        }
+    }
+}
+
+/// A checkpoint syncs and commits in pieces, so a restart may find any of them done and the others not.
+#[test]
+fn a_restart_between_any_two_steps_of_a_checkpoint_loses_nothing() {
+    let stamp = |seq| Stamp { epoch: Epoch(1), seq: Seq(seq) };
+    let (kept, deleted) = (VolumeId(1), VolumeId(2));
+    for stop_after in 0.. {
+        let fixture = TestPool::new(7, &[32, 24]);
+        let mut pool = fixture.open();
+        for volume in [kept, deleted] {
+            pool.create_volume(volume, 4096).unwrap();
+            for n in 0..70 {
+                pool.write(volume, stamp(n), BlockIndex(n * 16), blocks(n, 2)).unwrap();
+            }
+        }
+        pool.checkpoint().unwrap();
+        for n in 0..40 {
+            pool.write(kept, stamp(100 + n), BlockIndex(n * 32), blocks(500 + n, 1)).unwrap();
+        }
+        for n in 0..10 {
+            pool.discard(kept, stamp(200 + n), BlockIndex((2 * n + 1) * 16).run(16)).unwrap();
+        }
+        pool.delete_volume(deleted).unwrap();
+        pool.start_checkpoint();
+        let mut finished = false;
+        for _ in 0..stop_after {
+            finished |= pool.checkpoint_step(1).unwrap() == crate::Progress::Finished;
+        }
+        drop(pool);
+        fixture.kill();
+        let mut pool = fixture.open();
+        for round in 0..2 {
+            for n in 0..70u64 {
+                let discarded = n % 2 == 1 && n < 20;
+                let rewritten = n.is_multiple_of(2) && n < 80;
+                let second = if discarded { vec![0; BLOCK].into() } else { blocks(n, 2).slice(BLOCK..) };
+                let first = if discarded { vec![0; BLOCK].into() } else { blocks(n, 2).slice(..BLOCK) };
+                let first = if rewritten { blocks(500 + n / 2, 1) } else { first };
+                assert_eq!(pool.read(kept, BlockIndex(n * 16).run(1)).unwrap(), first, "{stop_after} {round} {n}");
+                assert_eq!(pool.read(kept, BlockIndex(n * 16 + 1).run(1)).unwrap(), second, "{stop_after} {round} {n}");
+            }
+            assert!(pool.volume(deleted).is_none());
+            pool.checkpoint().unwrap();
+        }
+        if finished {
+            assert!(stop_after > 50, "{stop_after} steps");
+            return;
         }
     }
 }
