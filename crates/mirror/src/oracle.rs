@@ -163,6 +163,12 @@ impl Oracle {
         self.cells.get(&cell).map_or(value == 0, |cell| cell.now.iter().any(|v| shown(&self.discards, *v) == value))
     }
 
+    /// The values that a read of a block of a volume may return now.
+    pub fn allowed(&self, cell: (VolumeId, BlockIndex)) -> BTreeSet<Value> {
+        let shown = |cell: &Cell| cell.now.iter().map(|value| shown(&self.discards, *value)).collect();
+        self.cells.get(&cell).map_or(BTreeSet::from([0]), shown)
+    }
+
     /// Every block that was written at least once.
     pub fn blocks(&self) -> impl Iterator<Item = (VolumeId, BlockIndex)> + '_ {
         self.cells.keys().copied()

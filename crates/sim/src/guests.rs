@@ -3,10 +3,12 @@
 use crate::machine::VmIndex;
 use crate::world::{DaemonJob, FutureEvent, World};
 use bytes::Bytes;
-use dyad_mirror::oracle::{FlushMark, Value};
+use dyad_mirror::oracle::{FlushMark, Value, value_of};
 use dyad_mirror::{GuestError, GuestOp, RequestId};
 use dyad_quorum::MS;
-use dyad_types::{BLOCK_BYTES, BlockIndex, VolumeId};
+use dyad_types::{BLOCK, BLOCK_BYTES, BlockIndex, IndexRange, VolumeId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 /// Size of a guest's volume in bytes: volumes are whole MiB.
 pub const VOLUME_BYTES: u64 = 2 << 20;
@@ -18,9 +20,24 @@ const MAX_OPEN_REQUESTS: usize = 6;
 /// A request of a guest.
 #[derive(Debug, Clone)]
 pub enum Request {
-    Write { block: BlockIndex, count: u64, value: Value, data: Bytes },
-    Discard { block: BlockIndex, count: u64, value: Value },
-    Read { block: BlockIndex, count: u64 },
+    Write {
+        block: BlockIndex,
+        count: u64,
+        value: Value,
+        data: Bytes,
+    },
+    Discard {
+        block: BlockIndex,
+        count: u64,
+        value: Value,
+    },
+    Read {
+        block: BlockIndex,
+        count: u64,
+        /// The values that blocks might have when a write, under way at the same time as this read, was answered: the read
+        /// may return them.
+        superseded: BTreeMap<BlockIndex, BTreeSet<Value>>,
+    },
     Flush(FlushMark),
 }
 
@@ -32,7 +49,7 @@ impl Request {
         match self {
             Self::Write { block, data, .. } => GuestOp::Write { block: *block, data: data.clone() },
             Self::Discard { block, count, .. } => GuestOp::Discard { block: *block, count: *count },
-            Self::Read { block, count } => GuestOp::Read { block: *block, count: *count },
+            Self::Read { block, count, .. } => GuestOp::Read { block: *block, count: *count },
             Self::Flush(_) => GuestOp::Flush,
         }
     }
@@ -93,7 +110,7 @@ impl World {
                 let value = self.oracle.issue_discard(volume, block.run(count));
                 Request::Discard { block, count, value }
             }
-            52..92 => Request::Read { block, count },
+            52..92 => Request::Read { block, count, superseded: BTreeMap::new() },
             _ => Request::Flush(self.oracle.flush_begins(volume)),
         })
     }
@@ -144,17 +161,34 @@ impl World {
         let volume = volume(vm);
         match (request, reply) {
             (Request::Write { block, count, value, .. } | Request::Discard { block, count, value }, Ok(_)) => {
+                self.note_superseded(node, vm, block.run(count));
                 self.oracle.acknowledge(volume, block.run(count), value);
             }
             (Request::Flush(mark), Ok(_)) => self.oracle.flushed(volume, &mark),
-            (Request::Read { block, .. }, Ok(dyad_mirror::GuestReply::Data(data))) => {
-                if let Err(wrong) = self.oracle.read(volume, block, &data) {
-                    self.report_violation(wrong);
+            (Request::Read { block, count, superseded }, Ok(dyad_mirror::GuestReply::Data(data))) => {
+                for (number, bytes) in block.run(count).each().zip(data.chunks(BLOCK)) {
+                    let earlier = superseded.get(&number);
+                    if earlier.is_some_and(|values| value_of(bytes).is_ok_and(|value| values.contains(&value))) {
+                        continue;
+                    }
+                    if let Err(wrong) = self.oracle.read(volume, number, bytes) {
+                        self.report_violation(wrong);
+                    }
                 }
             }
             (request, reply) => {
                 let text = format!("VM {vm} on node {node}: {:?} was answered {reply:?}", request.op().span());
                 self.report_violation(text);
+            }
+        }
+    }
+
+    /// A write of these blocks is about to be answered: reads that are under way may still return what was allowed until now.
+    fn note_superseded(&mut self, node: usize, vm: VmIndex, blocks: Range<BlockIndex>) {
+        for request in self.nodes[node].vms[vm.0].open.values_mut() {
+            let Request::Read { block, count, superseded } = request else { continue };
+            for number in block.run(*count).each().filter(|number| blocks.contains(number)) {
+                superseded.entry(number).or_default().extend(self.oracle.allowed((volume(vm), number)));
             }
         }
     }

@@ -46,6 +46,13 @@ fn seeds_that_failed_once_show_no_violation() {
     [61, 109, 136, 216, 229, 231].into_iter().for_each(assert_clean);
 }
 
+/// 1024: a read that was under way together with a write was answered after it, and seemed stale.
+#[test]
+fn seeds_with_partial_faults_that_failed_once_show_no_violation() {
+    let options = Options { partial_faults: true, ..Options::default() };
+    assert_eq!(run(1024, &options).expect("the scratch space works").violation, None);
+}
+
 #[test]
 fn two_runs_of_one_seed_are_the_same() {
     let options = Options { fault_seconds: 20, log: true, ..Options::default() };
