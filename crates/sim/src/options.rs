@@ -26,6 +26,8 @@ pub enum PlantedBug {
     StuckNeedsSession,
     /// `Quorum` is not told that the store does not answer.
     NoStorageReport,
+    /// The mirror is not told that a checkpoint, for which commands wait, makes progress.
+    NoStoreProgress,
 }
 
 /// The options of a run.
@@ -36,7 +38,7 @@ pub struct Options {
     /// Time in which the pair must become whole after the end of all faults, in virtual seconds.
     pub recovery_seconds: u64,
     /// Partial faults only, one at a time, in place of the other ones: the data session or a store fails while heartbeats
-    /// pass and the witness answers. Each request must then be answered within a bound.
+    /// pass and the witness answers, or a store is slow. Each request must then be answered within a bound.
     pub partial_faults: bool,
     /// The bug that the run must find.
     pub planted_bug: Option<PlantedBug>,

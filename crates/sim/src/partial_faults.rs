@@ -1,15 +1,20 @@
 //! Partial faults: heartbeats pass and the witness answers, but requests do not go on, because the data session or a store
-//! fails. Each begins at a whole pair and is the only fault, so one node and the witness are always well: the guests must
+//! fails or is slow. Each begins at a whole pair and is the only fault, so one node and the witness are always well: the guests must
 //! be served *during* the fault.
 
 use crate::machine::VmIndex;
 use crate::world::{FutureEvent, World};
 use dyad_mirror::{Body, PeerMessage};
+use dyad_pool::{META_VALUE_MAX, MetaEntry};
 use dyad_quorum::{MS, Nanos, SEC};
 
 /// D + T_io + T_cas + 5 s: the longest time for which a request of a VM that executes may be unanswered. T_cas is below
 /// 0.1 s here.
 const MAX_ANSWER_DELAY: Nanos = 8_600 * MS;
+/// The longest time for which progress of checkpoints excuses a request.
+const MAX_PROGRESS_DELAY: Nanos = 60 * SEC;
+/// The time that one step of a slow checkpoint takes: below T_io.
+pub const SLOW_STEP_PERIOD: std::ops::Range<Nanos> = 200 * MS..2_400 * MS;
 /// A session ends when one direction of it has not moved for this long.
 pub const SILENCE_TIMEOUT: Nanos = SEC;
 /// Share of the checks of the session, every 100 ms, that end a flapping one, of a thousand.
@@ -28,6 +33,13 @@ pub enum PartialFault {
     LargeMessagesLost,
     /// The store of this node answers nothing.
     StoreHangs(usize),
+    /// Each step of a checkpoint on this node takes long, and its journal is full at first. Both nodes are well: neither
+    /// may be called stuck.
+    SlowCheckpoints {
+        node: usize,
+        /// Number of reports that a peer or a store is stuck before the fault began.
+        reports: u64,
+    },
 }
 
 impl PartialFault {
@@ -39,6 +51,7 @@ impl PartialFault {
             PartialFault::SessionFlaps => "session flaps",
             PartialFault::LargeMessagesLost => "large messages lost",
             PartialFault::StoreHangs(_) => "store hangs",
+            PartialFault::SlowCheckpoints { .. } => "slow checkpoints",
         }
     }
 
@@ -63,10 +76,16 @@ impl World {
             return self.schedule(500 * MS, FutureEvent::Fault);
         }
         let node = self.prng.below(2) as usize;
-        let fault = match self.prng.below(6) {
-            0 => PartialFault::SessionCut,
-            1 => PartialFault::SessionFlaps,
-            2 => PartialFault::LargeMessagesLost,
+        let fault = match self.prng.below(8) {
+            // A request that has waited since an earlier fault may make a node count as stuck.
+            0 | 1 if self.has_old_request() => return self.schedule(500 * MS, FutureEvent::Fault),
+            0 | 1 => {
+                self.fill_journal(node);
+                PartialFault::SlowCheckpoints { node, reports: self.stuck_reports() }
+            }
+            2 => PartialFault::SessionCut,
+            3 => PartialFault::SessionFlaps,
+            4 => PartialFault::LargeMessagesLost,
             _ => PartialFault::StoreHangs(node),
         };
         self.partial_fault = fault;
@@ -86,6 +105,10 @@ impl World {
     pub(crate) fn end_partial_fault(&mut self) {
         if self.partial_fault != PartialFault::None {
             self.log_line(2, format!("END {}", self.partial_fault.name()));
+            if matches!(self.partial_fault, PartialFault::SlowCheckpoints { .. }) {
+                // What a request had to wait for a slow store does not count against the bound of other faults.
+                self.request_times.values_mut().for_each(|since| *since = self.now);
+            }
             self.partial_fault = PartialFault::None;
             self.link.blocked_since = None;
         }
@@ -96,16 +119,47 @@ impl World {
         self.partial_fault == PartialFault::StoreHangs(node)
     }
 
-    /// Checks that no request of a VM that executes has been unanswered for [`MAX_ANSWER_DELAY`].
+    /// Whether each step of a checkpoint of this node takes long now.
+    pub(crate) fn has_slow_checkpoints(&self, node: usize) -> bool {
+        matches!(self.partial_fault, PartialFault::SlowCheckpoints { node: slow, .. } if slow == node)
+    }
+
+    /// Number of reports that a peer or a store is stuck.
+    fn stuck_reports(&self) -> u64 {
+        ["peer stuck", "storage stuck"].iter().filter_map(|what| self.result.events.get(what)).sum()
+    }
+
+    /// Whether a request of a guest has been unanswered for half a second.
+    fn has_old_request(&self) -> bool {
+        let mut open = self.nodes.iter().flat_map(|node| &node.vms).filter_map(|vm| vm.open.keys().next());
+        open.any(|req| self.request_times.get(req).is_some_and(|since| self.now > since + 500 * MS))
+    }
+
+    /// Fills the journal of this node with records of a named value, so that the next write waits for a checkpoint.
+    fn fill_journal(&mut self, node: usize) {
+        let Some(core) = &mut self.nodes[node].core else { return };
+        let entry = MetaEntry { key: b"filler", value: &[0; META_VALUE_MAX] };
+        while core.store.pool.meta_put(entry).is_ok() {}
+    }
+
+    /// Checks that no request of a VM that executes has been unanswered for too long, [`MAX_ANSWER_DELAY`] unless a store is
+    /// slow, and that no node is called stuck for being slow.
     pub(crate) fn check_pauses(&mut self) {
         if !self.options.partial_faults || !self.faults_enabled {
             return;
+        }
+        let mut allowed = MAX_ANSWER_DELAY;
+        if let PartialFault::SlowCheckpoints { reports, .. } = self.partial_fault {
+            allowed += MAX_PROGRESS_DELAY;
+            if self.stuck_reports() > reports {
+                self.report_violation("a node is called stuck although all disks complete their work".into());
+            }
         }
         for node in 0..2 {
             for vm in VmIndex::all().filter(|vm| self.nodes[node].executes(*vm)).collect::<Vec<_>>() {
                 let Some((req, _)) = self.nodes[node].vms[vm.0].open.first_key_value() else { continue };
                 let since = self.request_times.get(req).copied().unwrap_or(self.now);
-                if self.now > since + MAX_ANSWER_DELAY {
+                if self.now > since + allowed {
                     let pause = (self.now - since) / MS;
                     let fault = self.partial_fault.name();
                     self.report_violation(format!("a request of VM {vm} on node {node} waits for {pause} ms: {fault}"));

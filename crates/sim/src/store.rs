@@ -1,8 +1,9 @@
 //! A model of `dyad-core`'s store thread on one node, around the shipped pool.
 
 use crate::options::PlantedBug;
+use crate::partial_faults::SLOW_STEP_PERIOD;
 use crate::world::{DaemonJob, World};
-use dyad_mirror::{StoreCommand, StoreError, StoreOp, StoreOutput};
+use dyad_mirror::{Event, StoreCommand, StoreError, StoreOp, StoreOutput};
 use dyad_pool::sim::format_options;
 use dyad_pool::{CheckpointDone, CheckpointJob, FormatOptions, OpenOptions, Pool, PoolDisk, PoolIdentity};
 use dyad_pool::{SyncDone, SyncJob};
@@ -32,6 +33,14 @@ pub struct Store {
     checkpoint: Option<CheckpointJob>,
     /// A checkpoint step is under way.
     checkpoint_runs: bool,
+    /// The first command of `queue` waits for a checkpoint.
+    stalled: bool,
+    /// Number of checkpoint steps that are done.
+    steps: u64,
+    /// The number of steps at the newest try of a command that waits for a checkpoint.
+    tried_at: u64,
+    /// The number of steps that the mirror was told, or when no command was queued last.
+    told: u64,
 }
 
 enum RunningSync {
@@ -60,6 +69,10 @@ pub fn open(disk: PoolDisk, pair: u128, node: NodeId) -> anyhow::Result<Store> {
         sync: None,
         checkpoint: None,
         checkpoint_runs: false,
+        stalled: false,
+        steps: 0,
+        tried_at: 0,
+        told: 0,
     })
 }
 
@@ -80,8 +93,12 @@ impl World {
         let planted_bug = self.options.planted_bug;
         let affected = self.prng.chance(30);
         let Some(core) = &mut self.nodes[node].core else { return };
-        core.store.work_scheduled = false;
-        let Some((op, command)) = core.store.queue.pop_front() else {
+        let store = &mut core.store;
+        store.work_scheduled = false;
+        if store.stalled && store.tried_at == store.steps && store.checkpoint_runs {
+            return;
+        }
+        let Some((op, command)) = store.queue.pop_front() else {
             return self.begin_background_work(node);
         };
         let mut error_text = String::new();
@@ -105,12 +122,26 @@ impl World {
             Ok(CommandCompletion::Done(output)) => self.send_result(node, op, Ok(output)),
             Ok(CommandCompletion::AfterSync) => core.store.waiting_for_sync.push(op),
             Ok(CommandCompletion::AfterCheckpoint) => {
-                core.store.queue.push_front((op, command));
+                let store = &mut core.store;
+                store.queue.push_front((op, command));
+                let steps = store.steps;
+                (store.stalled, store.tried_at) = (true, steps);
+                let progress = std::mem::replace(&mut store.told, steps) < steps;
                 self.count_event("journal full");
                 self.begin_background_work(node);
+                if progress && planted_bug != Some(PlantedBug::NoStoreProgress) {
+                    self.count_event("store progress");
+                    self.mirror(node, Event::StoreProgress { op, steps });
+                }
                 return;
             }
             Err(error) => self.send_result(node, op, Err(error)),
+        }
+        if let Some(core) = &mut self.nodes[node].core {
+            core.store.stalled = false;
+            if core.store.queue.is_empty() {
+                core.store.told = core.store.steps;
+            }
         }
         self.begin_background_work(node);
         let delay = self.prng.within(5 * US..80 * US);
@@ -130,7 +161,8 @@ impl World {
     fn begin_background_work(&mut self, node: usize) {
         let at_once = self.prng.chance(500);
         let sync_time = self.prng.within(300 * US..6 * MS);
-        let step_time = self.prng.within(100 * US..4 * MS);
+        let short_time = self.prng.within(100 * US..4 * MS);
+        let step_time = if self.has_slow_checkpoints(node) { self.prng.within(SLOW_STEP_PERIOD) } else { short_time };
         let Some(core) = &mut self.nodes[node].core else { return };
         let store = &mut core.store;
         if store.sync.is_none() && !store.waiting_for_sync.is_empty() {
@@ -167,7 +199,7 @@ impl World {
                 Ok(None) => {
                     if !store.queue.is_empty() && !store.work_scheduled {
                         store.work_scheduled = true;
-                        self.schedule_job(node, step_time, DaemonJob::StoreWork);
+                        self.schedule_job(node, short_time, DaemonJob::StoreWork);
                     }
                 }
                 Err(error) => {
@@ -200,10 +232,17 @@ impl World {
         let Some(job) = core.store.checkpoint.take() else { return };
         let done: CheckpointDone = job.run();
         core.store.checkpoint_runs = false;
+        core.store.steps += 1;
+        let stalled = core.store.stalled && !core.store.work_scheduled;
         if let Err(error) = core.store.pool.complete_checkpoint_job(done) {
             self.report_violation(format!("checkpoint: {error}"));
         }
         self.begin_background_work(node);
+        let Some(core) = &mut self.nodes[node].core else { return };
+        if stalled && !core.store.work_scheduled {
+            core.store.work_scheduled = true;
+            self.schedule_job(node, 5 * US, DaemonJob::StoreWork);
+        }
     }
 }
 

@@ -81,6 +81,12 @@ fn a_store_that_does_not_answer_and_is_not_reported_is_found() {
 }
 
 #[test]
+fn a_slow_checkpoint_whose_progress_is_not_told_is_found() {
+    let planted_bug = Some(PlantedBug::NoStoreProgress);
+    assert_found_with(&Options { planted_bug, partial_faults: true, ..Options::default() }, 1, 8);
+}
+
+#[test]
 fn a_watchdog_that_is_always_fed_is_found() {
     assert_found(PlantedBug::BlindWatchdog, 61, 20); // Seed 65 is the first that finds it.
 }
