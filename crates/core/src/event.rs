@@ -50,6 +50,13 @@ pub enum Event {
     VolumeTable { change: VolumeChange, reply_to: VolumeReplyTo },
     /// The store's thread has carried out a command of the mirror.
     Store(StoreDone),
+    /// A command of the mirror waits for a checkpoint, of which the disks have completed a step.
+    StoreProgress {
+        /// Id that the mirror gave the command.
+        op: StoreOp,
+        /// Number of steps that were completed since the pool was opened.
+        steps: u64,
+    },
     /// An event of the session with the peer.
     Peer(PeerEvent),
     /// An update of membership, leases, fences or alarms.

@@ -1,7 +1,8 @@
 //! The store's thread, which alone uses the pool. It carries out the mirror's commands in the sequence of their arrival.
 //!
 //! Syncs and checkpoint jobs run on threads of their own, so that reads and writes continue meanwhile. A write for which
-//! the journal has no room waits for the checkpoint, and all later commands wait behind it.
+//! the journal has no room waits for the checkpoint, and all later commands wait behind it. It is tried again after each
+//! step of the checkpoint, and the mirror is told of each step that the disks have completed meanwhile.
 //!
 //! **Invariants.** A `Sync` or `MarkDirty` is answered only after a sync that began after all earlier commands were carried out.
 //! The end of a sync or of a checkpoint job is handled after at most [`MAX_READS_PER_ROUND`] further reads.
@@ -16,8 +17,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Extents moved by one checkpoint job, each at most 64 KiB.
+/// Largest number of extents moved by one checkpoint job, each at most 64 KiB.
 const CHECKPOINT_JOB_EXTENTS: usize = 64;
+/// The time that a checkpoint job should take at most. A command that waits for room is tried again after each job, and
+/// progress is told only then: the time must be far below the mirror's T_io of 3 s. A slow disk gets smaller jobs, of which
+/// one extent is the smallest: at most 16 reads and 8 writes.
+const CHECKPOINT_JOB_PERIOD: Duration = Duration::from_millis(250);
+/// Minimum interval between two reports of progress, so that short jobs of a fast disk do not crowd the event queue.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 /// Most reads of one round. Each blocks this thread until the disk answers, and the end of a sync or of a checkpoint job is
 /// noticed only between two rounds.
 const MAX_READS_PER_ROUND: usize = 16;
@@ -53,7 +60,7 @@ impl StoreHandle {
             awaiting_sync: Vec::new(),
             syncing: Vec::new(),
             sync_in_flight: false,
-            checkpoint_in_flight: false,
+            checkpoint: Checkpointing::default(),
             usage: usage.clone(),
             closed_reason: None,
             usage_shown_at: Instant::now(),
@@ -113,11 +120,43 @@ struct Store {
     /// Commands that are answered after the sync that runs.
     syncing: Vec<StoreOp>,
     sync_in_flight: bool,
-    checkpoint_in_flight: bool,
+    checkpoint: Checkpointing,
     usage: Arc<Mutex<PoolStatus>>,
     /// The sentence of the error for which the pool closed itself; `None` = it is open, or a disk failed.
     closed_reason: Option<String>,
     usage_shown_at: Instant,
+}
+
+/// The checkpoint jobs of this run of the thread.
+struct Checkpointing {
+    /// The time at which the job that runs began; `None` if none runs.
+    job_began: Option<Instant>,
+    /// Number of extents that the next job moves.
+    extents: usize,
+    /// Number of jobs that were completed.
+    steps: u64,
+    /// The commands that wait for a checkpoint are to be tried again.
+    may_have_room: bool,
+    /// `steps` of the newest report of progress, or when a command last waited for no checkpoint.
+    told: u64,
+    /// Time of the newest report of progress.
+    told_at: Option<Instant>,
+}
+
+impl Default for Checkpointing {
+    fn default() -> Self {
+        // A slow disk takes about a second for as many random reads and writes.
+        Self { job_began: None, extents: 8, steps: 0, may_have_room: false, told: 0, told_at: None }
+    }
+}
+
+/// The number of extents of the next checkpoint job after one of `extents` that took this long.
+fn next_job_extents(extents: usize, took: Duration) -> usize {
+    if took > CHECKPOINT_JOB_PERIOD {
+        let fitting = extents as u128 * CHECKPOINT_JOB_PERIOD.as_micros() / took.as_micros();
+        return (fitting as usize).max(1);
+    }
+    if took < CHECKPOINT_JOB_PERIOD / 4 { (extents * 2).min(CHECKPOINT_JOB_EXTENTS) } else { extents }
 }
 
 impl Store {
@@ -136,6 +175,7 @@ impl Store {
             self.run_queue();
             self.begin_sync();
             self.begin_checkpoint_job();
+            self.tell_progress();
             self.show();
         }
     }
@@ -159,9 +199,13 @@ impl Store {
                 }
             }
             StoreRequest::CheckpointDone(done) => {
-                self.checkpoint_in_flight = false;
-                if let Err(e) = self.pool.complete_checkpoint_job(done) {
-                    tracing::error!(error = %e, "a checkpoint failed");
+                if let Some(began) = self.checkpoint.job_began.take() {
+                    self.checkpoint.extents = next_job_extents(self.checkpoint.extents, began.elapsed());
+                }
+                self.checkpoint.may_have_room = true;
+                match self.pool.complete_checkpoint_job(done) {
+                    Ok(_) => self.checkpoint.steps += 1,
+                    Err(e) => tracing::error!(error = %e, "a checkpoint failed"),
                 }
             }
         }
@@ -169,8 +213,14 @@ impl Store {
 
     /// Carries out the queued commands in their sequence, until one must wait for a checkpoint or a round has
     /// [`MAX_READS_PER_ROUND`] reads.
+    ///
+    /// A command that waits is tried again only when a step of the checkpoint has ended: each try may append records of a
+    /// command that takes several, and so use up the room that is left. After the failure of a disk each try is an answer.
     fn run_queue(&mut self) {
-        self.stalled = false;
+        if self.stalled && !self.checkpoint.may_have_room && self.pool.usable().is_ok() {
+            return;
+        }
+        (self.stalled, self.checkpoint.may_have_room) = (false, false);
         let mut reads = 0;
         while let Some((op, command)) = self.queue.pop_front() {
             if matches!(command, StoreCommand::Read { .. } | StoreCommand::ReadExtent { .. }) {
@@ -191,6 +241,10 @@ impl Store {
                     return;
                 }
                 Err(e) => self.answer(op, Err(e)),
+            }
+            // The sooner a checkpoint begins, the more room is left for the writes during it.
+            if self.pool.wants_checkpoint() {
+                self.begin_checkpoint_job();
             }
         }
     }
@@ -220,16 +274,17 @@ impl Store {
     }
 
     fn begin_checkpoint_job(&mut self) {
-        if self.checkpoint_in_flight || self.pool.usable().is_err() {
+        if self.checkpoint.job_began.is_some() || self.pool.usable().is_err() {
             return;
         }
-        match self.pool.checkpoint_job(CHECKPOINT_JOB_EXTENTS) {
+        match self.pool.checkpoint_job(self.checkpoint.extents) {
             Ok(Some(job)) => {
-                self.checkpoint_in_flight = true;
+                self.checkpoint.job_began = Some(Instant::now());
                 let requests = self.requests.clone();
                 run_in_background("checkpoint", move || drop(requests.send(StoreRequest::CheckpointDone(job.run()))));
             }
-            Ok(None) => {}
+            // No step will end, so a command that waits is tried again without one.
+            Ok(None) => self.checkpoint.may_have_room = true,
             Err(e) => {
                 tracing::error!(error = %e, "a checkpoint cannot go on");
                 // For a failed disk `usage_of` has a sentence.
@@ -237,6 +292,20 @@ impl Store {
                     self.closed_reason = Some(dyad_provision::refusal::sentence(&e.to_string()));
                 }
             }
+        }
+    }
+
+    /// Tells the mirror that the disks have completed steps of the checkpoint for which the first command of the queue waits.
+    fn tell_progress(&mut self) {
+        let steps = self.checkpoint.steps;
+        let Some((op, _)) = self.queue.front().filter(|_| self.stalled) else {
+            self.checkpoint.told = steps;
+            return;
+        };
+        let op = *op;
+        if self.checkpoint.told < steps && self.checkpoint.told_at.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL) {
+            (self.checkpoint.told, self.checkpoint.told_at) = (steps, Some(Instant::now()));
+            self.event_sender.send(Event::StoreProgress { op, steps });
         }
     }
 
@@ -273,109 +342,4 @@ fn run_in_background(name: &str, job: impl FnOnce() + Send + 'static) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use dyad_pool::sim::scratch_pool;
-    use dyad_pool::{Access, Disk, FileDisk, PoolDisk};
-    use dyad_types::{BLOCK, BlockIndex, Epoch, Seq, Stamp, VolumeId};
-    use std::io;
-    use std::path::Path;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    const TEST_TIMEOUT: Duration = Duration::from_secs(60);
-    const SYNC: StoreOp = StoreOp(0);
-
-    /// A disk whose direct reads take 2 ms each, longer than it takes to queue the next one, and that can be set to refuse
-    /// writes.
-    struct FaultyDisk {
-        file: FileDisk,
-        refuses: Arc<AtomicBool>,
-    }
-
-    impl Disk for FaultyDisk {
-        fn size(&self) -> u64 {
-            self.file.size()
-        }
-
-        fn read_at(&self, access: Access, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-            if matches!(access, Access::Direct) {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            self.file.read_at(access, offset, buffer)
-        }
-
-        fn write_at(&self, access: Access, offset: u64, bytes: &[u8]) -> io::Result<()> {
-            if self.refuses.load(Ordering::Relaxed) {
-                return Err(io::Error::other("it refuses"));
-            }
-            self.file.write_at(access, offset, bytes)
-        }
-
-        fn sync(&self) -> io::Result<()> {
-            self.file.sync()
-        }
-    }
-
-    /// A pool whose volume 1 has one extent outside the journal, so that a read of it is a read of the disk.
-    fn pool(dir: &Path, refuses: &Arc<AtomicBool>) -> Pool {
-        let disk = || {
-            let device = FaultyDisk { file: FileDisk::open(&dir.join("disk")).unwrap(), refuses: refuses.clone() };
-            vec![PoolDisk { name: "disk".into(), device: Box::new(device), index: dir.join("index") }]
-        };
-        drop(FileDisk::create(&dir.join("disk"), 32 << 20).unwrap());
-        scratch_pool(disk)
-    }
-
-    /// A guest that reads without a pause must not keep another guest from flushing.
-    #[test]
-    fn a_sync_is_answered_while_reads_keep_coming() {
-        let dir = tempfile::tempdir().unwrap();
-        let (sender, events) = channel();
-        let store = StoreHandle::start(pool(dir.path(), &Arc::default()), Vec::new(), EventSender(sender));
-        let read =
-            |op| store.run(StoreOp(op), StoreCommand::Read { volume: VolumeId(1), block: BlockIndex(0), count: 1 });
-        (1..=64).for_each(read);
-        let write = StoreCommand::Write {
-            volume: VolumeId(1),
-            stamp: Stamp { epoch: Epoch(1), seq: Seq(2) },
-            block: BlockIndex(32),
-            data: vec![1; 4096].into(),
-        };
-        store.run(StoreOp(1000), write);
-        store.run(SYNC, StoreCommand::Sync);
-        // For each answered read another one is sent, so that 64 are always queued.
-        let begin = Instant::now();
-        for more in 2000.. {
-            assert!(begin.elapsed() < TEST_TIMEOUT, "{more} reads were answered and no sync");
-            let Ok(Event::Store(done)) = events.recv_timeout(TEST_TIMEOUT) else { panic!("the store answers") };
-            assert!(done.result.is_ok(), "{}", done.op);
-            if done.op == SYNC {
-                return;
-            }
-            read(more);
-        }
-    }
-
-    /// No command runs here: the store notices the failure when it appends a record of its own to the journal.
-    #[test]
-    fn the_usage_names_a_failed_disk_and_asks_for_its_replacement() {
-        let dir = tempfile::tempdir().unwrap();
-        let (sender, _events) = channel();
-        let refuses = Arc::default();
-        let mut pool = pool(dir.path(), &refuses);
-        pool.write(VolumeId(1), Stamp { epoch: Epoch(1), seq: Seq(2) }, BlockIndex(0), vec![8; BLOCK].into()).unwrap();
-        pool.sync().unwrap();
-        refuses.store(true, Ordering::Relaxed);
-        let store = StoreHandle::start(pool, vec![("disk".into(), 32 << 20)], EventSender(sender));
-        let begin = Instant::now();
-        let failed = loop {
-            let [disk] = &store.usage().disks[..] else { panic!("one disk") };
-            if !disk.healthy {
-                break disk.error.clone();
-            }
-            assert!(begin.elapsed() < TEST_TIMEOUT, "the failure is not noticed");
-            std::thread::sleep(Duration::from_millis(10));
-        };
-        assert_eq!(failed.as_deref(), Some("The disk disk failed: replace it."));
-    }
-}
+mod tests;

@@ -198,6 +198,9 @@ impl CoreState {
                 self.change_volume_table(change, ReplyReceiver::Client(reply_to))
             }
             Event::Store(done) => self.feed_mirror(dyad_mirror::Event::Stored { op: done.op, result: done.result }),
+            Event::StoreProgress { op, steps } => {
+                self.feed_mirror(dyad_mirror::Event::StoreProgress { op, steps });
+            }
             Event::Peer(from) => self.handle_peer_event(from),
             Event::Quorum(update) => self.apply_quorum_update(update),
             Event::DocumentRead(DocumentRead { document, term }) => self.set_document(document, term),

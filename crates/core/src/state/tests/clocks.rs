@@ -42,6 +42,19 @@ fn the_quorum_machine_is_told_that_the_pool_does_not_answer_and_the_alarm_names_
     assert_eq!(events_of_ticks(&mut fixture), [dyad_quorum::Event::StorageAnswers]);
 }
 
+/// A full journal on a slow disk: commands wait for a checkpoint, whose steps the disk completes.
+#[test]
+fn the_quorum_machine_is_told_nothing_while_the_pool_makes_progress() {
+    let mut fixture = with_short_clocks(dyad_quorum::Members::OnlyA);
+    let (op, _) = std::iter::from_fn(|| fixture.store.next()).last().unwrap();
+    for steps in 1..20 {
+        (0..8).for_each(|_| fixture.state.feed_mirror(dyad_mirror::Event::Tick));
+        fixture.state.apply(Event::StoreProgress { op, steps });
+    }
+    assert!(fixture.quorum_inputs().is_empty());
+    assert_eq!(events_of_ticks(&mut fixture), [dyad_quorum::Event::StorageStuck], "without progress");
+}
+
 /// The data session never comes up although both nodes are members.
 #[test]
 fn the_quorum_machine_is_told_that_requests_wait_for_a_peer_without_a_session() {
