@@ -30,7 +30,7 @@ struct Arguments {
     /// Virtual seconds with faults, per seed.
     #[arg(long, default_value_t = 90)]
     chaos: u64,
-    /// Partial faults only: the data session or a store fails while heartbeats pass.
+    /// Partial faults only: the data session or a store fails or is slow while heartbeats pass.
     #[arg(long)]
     partial: bool,
 }

@@ -1,9 +1,10 @@
 //! The simulated network: datagrams that may be lost, late or duplicated; one data session between the daemons, whose
 //! messages keep their order; the way to the witness.
 
+use crate::options::PlantedBug;
 use crate::partial_faults::{FLAP_PERMILLE, PartialFault, SILENCE_TIMEOUT};
 use crate::world::{DaemonJob, FutureEvent, World};
-use dyad_mirror::{Event, PeerMessage};
+use dyad_mirror::{Body, Event, PeerMessage};
 use dyad_quorum::{Datagram, MS, Nanos, SEC, WitnessReply, WitnessRequest, WitnessRequestId, acceptor};
 use dyad_types::Session;
 use std::collections::VecDeque;
@@ -59,6 +60,12 @@ impl World {
         let Some(session) = self.nodes[from].core.as_ref().and_then(|core| core.session) else { return };
         if self.link.open_sessions != [Some(session); 2] {
             return;
+        }
+        let mut message = message;
+        if let Body::StoreProgress { steps } = &mut message.body
+            && self.options.planted_bug == Some(PlantedBug::NoPeerProgress)
+        {
+            *steps = 0;
         }
         let to = 1 - from;
         let now = self.now;

@@ -28,6 +28,8 @@ pub enum PlantedBug {
     NoStorageReport,
     /// The mirror is not told that a checkpoint, for which commands wait, makes progress.
     NoStoreProgress,
+    /// Each node tells its peer the same number of checkpoint steps.
+    NoPeerProgress,
 }
 
 /// The options of a run.

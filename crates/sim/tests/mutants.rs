@@ -87,6 +87,12 @@ fn a_slow_checkpoint_whose_progress_is_not_told_is_found() {
 }
 
 #[test]
+fn a_slow_checkpoint_whose_progress_the_peer_does_not_learn_is_found() {
+    let planted_bug = Some(PlantedBug::NoPeerProgress);
+    assert_found_with(&Options { planted_bug, partial_faults: true, ..Options::default() }, 1, 8);
+}
+
+#[test]
 fn a_watchdog_that_is_always_fed_is_found() {
     assert_found(PlantedBug::BlindWatchdog, 61, 20); // Seed 65 is the first that finds it.
 }
