@@ -179,6 +179,28 @@ impl Pool {
         Ok(position)
     }
 
+    /// Checks that the journal has room for all of `runs`, the changes of one extent, if no other record comes between. A
+    /// caller that has to repeat a refused series of writes as a whole asks this first: else each repetition would write
+    /// the first records again and use up the room for which the last one waits.
+    ///
+    /// # Errors
+    /// `JournalFull`; `Failed`.
+    pub fn check_journal_room(&mut self, runs: &[Run]) -> Result<(), StoreError> {
+        self.check_disks()?;
+        let data = |run: &Run| if let Run::Data(_, data) = run { data.len() } else { 0 };
+        // Each record has a header of one block, and at the end of the ring a filler is smaller than the largest record.
+        let bytes: usize = runs.iter().map(|run| BLOCK + data(run)).sum();
+        let filler = BLOCK + EXTENT;
+        let writes = runs.iter().any(|run| matches!(run, Run::Data(..)));
+        let withheld = self.running_checkpoint.as_ref().map_or(0, Checkpoint::withheld_journal);
+        let spare = if writes { self.write_spare() + withheld } else { 0 };
+        if self.journal.used() + (bytes + filler) as u64 + spare > self.journal.ring.len {
+            self.operation_refused |= self.running_checkpoint.is_none();
+            return Err(StoreError::JournalFull);
+        }
+        Ok(())
+    }
+
     /// A sync of all records written so far, to run on any thread. `None` if the result of an earlier sync is missing,
     /// or if all records are durable.
     pub fn begin_sync(&mut self) -> Option<SyncJob> {

@@ -52,7 +52,13 @@ pub fn execute(
         }
         StoreCommand::WriteExtent { volume, stamp, extent, image, wanted, lost, use_reserve } => {
             let blocks = pool.volume(*volume).ok_or(StoreError::NoVolume)?.blocks;
-            let written = run_steps(image.runs(*extent, *wanted, blocks), |run| {
+            let runs = image.runs(*extent, *wanted, blocks);
+            match pool.check_journal_room(&runs) {
+                Err(pool::StoreError::JournalFull) => return Ok(CommandCompletion::AfterCheckpoint),
+                Err(error) => return Err(store_error(&error, report)),
+                Ok(()) => {}
+            }
+            let written = run_steps(runs, |run| {
                 let result = match run {
                     Run::Data(block, data) if *use_reserve => pool.write_from_reserve(*volume, *stamp, block, data),
                     Run::Data(block, data) => pool.write(*volume, *stamp, block, data),
@@ -293,6 +299,47 @@ mod tests {
         execute(&mut pool, &copy, &mut |_| {}).unwrap();
         assert_eq!(read(&mut pool).unwrap_err(), StoreError::Corrupt { blocks: vec![BlockIndex(3)] });
         let extent = StoreCommand::ReadExtent { volume: VolumeId(1), extent: ExtentIndex(0) };
+        let Ok(CommandCompletion::Done(StoreOutput::Extent(seen))) = execute(&mut pool, &extent, &mut |_| {}) else {
+            panic!("the extent can be read")
+        };
+        assert_eq!(seen, image);
+    }
+
+    /// The command is carried out again after each step of the checkpoint: what it had written would use up the room.
+    #[test]
+    fn a_copy_that_waits_for_a_checkpoint_has_written_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut pool, _) = pool(dir.path());
+        let stamp = Stamp { epoch: Epoch(1), seq: Seq(9) };
+        // Every other block is absent, so that the copy takes 16 records: 8 discards and 8 writes.
+        let image = ExtentImage { present: 0xaaaa, bad: 0, data: vec![9; 8 * BLOCK].into() };
+        let copy = StoreCommand::WriteExtent {
+            volume: VolumeId(1),
+            stamp,
+            extent: ExtentIndex(1),
+            image: image.clone(),
+            wanted: u16::MAX,
+            lost: 0,
+            use_reserve: false,
+        };
+        let mut waited = 0;
+        for _ in 0..2_000 {
+            let write =
+                StoreCommand::Write { volume: VolumeId(1), stamp, block: BlockIndex(0), data: vec![5; BLOCK].into() };
+            execute(&mut pool, &write, &mut |_| {}).unwrap();
+            let before = pool.last_position();
+            match execute(&mut pool, &copy, &mut |_| {}).unwrap() {
+                CommandCompletion::AfterCheckpoint => {
+                    assert_eq!(pool.last_position(), before);
+                    waited += 1;
+                    pool.checkpoint_step(1).unwrap();
+                }
+                // At the end of the ring there is one more record.
+                _ => assert!([16, 17].contains(&(pool.last_position().0 - before.0))),
+            }
+        }
+        assert!(waited > 10, "the copy waited {waited} times");
+        let extent = StoreCommand::ReadExtent { volume: VolumeId(1), extent: ExtentIndex(1) };
         let Ok(CommandCompletion::Done(StoreOutput::Extent(seen))) = execute(&mut pool, &extent, &mut |_| {}) else {
             panic!("the extent can be read")
         };
