@@ -6,8 +6,8 @@
 //! is durable on every in-sync node and was published. This task deletes no volume, because a document on the other node may
 //! still name it. The mirror refuses the requests to volume 0 when this node stops being its writer.
 
-use crate::document::MembershipTerm;
 use crate::mutants::{Mutant, Mutants};
+use crate::parts::MembershipTerm;
 use bytes::Bytes;
 use dyad_desired::slots::{self, DocumentChoice, SLOT_BYTES};
 use dyad_desired::{Change, Document, apply};
@@ -176,7 +176,7 @@ impl DocumentTask {
                 actions.push(self.read_slot(1));
             }
             (Step::SecondSlot { first }, Ok(second)) => {
-                self.take_slots(&first, &second, actions);
+                self.take_slots([&first, &second], actions);
                 actions.push(DocumentAction::ReadEnded);
             }
             (Step::FirstSlot | Step::SecondSlot { .. }, Err(error)) => {
@@ -236,7 +236,7 @@ impl DocumentTask {
     }
 
     /// Publishes the newer valid document of both slots.
-    fn take_slots(&mut self, first: &[u8], second: &[u8], actions: &mut Vec<DocumentAction>) {
+    fn take_slots(&mut self, [first, second]: [&[u8]; 2], actions: &mut Vec<DocumentAction>) {
         match slots::choose(first, second) {
             DocumentChoice::Fresh => {}
             DocumentChoice::Current(document, damage) => {

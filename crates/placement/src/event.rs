@@ -1,7 +1,7 @@
 //! The inputs and outputs of [`crate::Placement`].
 
-use crate::document::MembershipTerm;
 use crate::lifecycle::{LeaveEnd, Timer};
+use crate::parts::MembershipTerm;
 use dyad_desired::Document;
 use dyad_mirror::Mirror;
 use dyad_quorum::{Config, Members};
@@ -17,7 +17,7 @@ pub struct RightToRun {
     pub peer_fence_until: Option<BootTime>,
 }
 
-/// One input.
+/// One input of the rules, from the quorum thread, the mirror, the document or a client.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// From quorum: a configuration is in force.
@@ -79,6 +79,10 @@ pub enum Event {
 
 /// What the caller must do.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a few actions live for microseconds; a box would cost more than their size"
+)]
 pub enum Action {
     /// Pass this event to the mirror.
     Mirror(dyad_mirror::Event),
@@ -120,9 +124,9 @@ pub enum Action {
     EndProcess,
 }
 
-/// What is around this crate at the time of a settling.
+/// The state of this node outside of this crate, at the time of a settling.
 #[derive(Clone, Copy)]
-pub struct Surroundings<'a> {
+pub struct LocalState<'a> {
     pub now: BootTime,
     /// The mirror of this node, which knows the volumes of the pool.
     pub mirror: &'a Mirror,

@@ -15,7 +15,7 @@ use crate::world::World;
 use dyad_mirror::Phase;
 use dyad_mirror::oracle::value_of;
 use dyad_quorum::{Config, Members};
-use dyad_types::{BLOCK, BlockIndex, IndexRange};
+use dyad_types::{BLOCK, BlockIndex, IndexRange, VolumeId};
 
 impl World {
     /// Checks I1, I3 and I5; called after every event.
@@ -160,6 +160,20 @@ impl World {
             && self.nodes.iter().all(|node| node.core.as_ref().is_some_and(|core| core.model.idle()))
     }
 
+    /// Checks at rest that the pool holds the volumes that the document names, and no others.
+    fn check_volumes(&mut self, node: usize) {
+        let Some(core) = &self.nodes[node].core else { return };
+        let held: Vec<_> = core.model.mirror.volumes().iter().map(|info| info.id).collect();
+        let Some(document) = core.model.placement.authoritative_document() else { return };
+        let mut named: Vec<_> = document.volume_sizes().into_keys().collect();
+        named.insert(0, VolumeId::DOCUMENT);
+        if held != named {
+            self.report_violation(format!(
+                "at rest node {node} holds the volumes {held:?}, the document names {named:?}"
+            ));
+        }
+    }
+
     /// Checks at rest: both replicas are equal, hold values that the oracle allows, and no extent is dirty.
     pub(crate) fn compare_replicas(&mut self) {
         for vm in VmIndex::all() {
@@ -181,6 +195,7 @@ impl World {
             }
         }
         for node in 0..2 {
+            self.check_volumes(node);
             let dirty = self.nodes[node].core.as_ref().map_or(0, |core| core.model.mirror.dirty_extents());
             if dirty > 0 {
                 self.report_violation(format!("node {node} has {dirty} dirty extents at rest"));

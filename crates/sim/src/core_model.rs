@@ -1,5 +1,5 @@
 //! The state thread of `dyad-core` on one node: it passes events between the shipped mirror, the shipped placement and the
-//! threads around them. What it lacks is what only people see: control socket, status, timeline, pairing.
+//! threads local them. What it lacks is what only people see: control socket, status, timeline, pairing.
 
 use crate::guests::GuestResult;
 use crate::machine::VmIndex;
@@ -8,7 +8,7 @@ use crate::quorum_thread::QuorumUpdate;
 use crate::world::{DaemonJob, World};
 use dyad_desired::Change;
 use dyad_mirror::{Action, Event, GuestOp, Mirror, Reason, RequestId, VolumeChange};
-use dyad_placement::{ChangeTicket, DocumentRequest, DocumentTask, Mutants, Placement, Surroundings};
+use dyad_placement::{ChangeTicket, DocumentRequest, DocumentTask, LocalState, Mutants, Placement};
 use dyad_quorum::{self as quorum, Config, MS, SEC};
 use dyad_types::{BootTime, NodeId, VolumeId};
 use std::collections::{BTreeMap, VecDeque};
@@ -36,9 +36,11 @@ pub(crate) enum Pending {
     FailOver,
     /// An operator waits for it.
     Operator(VmIndex, Change),
+    /// An operator waits for the creation of a volume that he deletes again.
+    Scratch(Change),
     /// The peer has passed it on.
     ForwardedByPeer(ChangeTicket),
-    /// None.
+    /// Nothing follows from it.
     Nothing,
 }
 
@@ -49,6 +51,8 @@ pub struct CoreModel {
     placement_actions: VecDeque<dyad_placement::Action>,
     carries_out: bool,
     pub(crate) documents: DocumentTask,
+    /// The newest generation of the document that was decided when the present read of it began.
+    pub(crate) decided_before_read: u64,
     /// The receivers of the results that the mirror has not given.
     receivers: BTreeMap<RequestId, ReplyReceiver>,
     last_request: RequestId,
@@ -71,6 +75,7 @@ impl CoreModel {
             placement_actions: VecDeque::new(),
             carries_out: false,
             documents: DocumentTask::with_mutants(mutants),
+            decided_before_read: 0,
             receivers: BTreeMap::new(),
             last_request: RequestId::default(),
             pending: BTreeMap::new(),
@@ -283,9 +288,9 @@ impl World {
         let vms_exist = self.nodes[node].has_vms();
         let Some(core) = &mut self.nodes[node].core else { return };
         let model = &mut core.model;
-        let around = Surroundings { now: clock, mirror: &model.mirror, vms_exist, watchdog_test: false };
+        let local = LocalState { now: clock, mirror: &model.mirror, vms_exist, watchdog_test: false };
         let mut actions = Vec::new();
-        model.placement.settle_permits(&around, &mut actions);
+        model.placement.settle_permits(&local, &mut actions);
         self.carry_out_placement(node, actions);
     }
 
@@ -326,6 +331,7 @@ impl World {
             A::ReadDocument { lead, term } => self.ask_documents(node, DocumentRequest::Reload { lead, term }),
             A::FailOver { survivor } => {
                 self.count_event("fail-overs");
+                self.log_line(node, "fail-over".into());
                 self.change(node, Change::FailOver { survivor }, Pending::FailOver);
             }
             A::DropImport { name, id } => self.change(node, Change::DropImport { name, id }, Pending::Nothing),
@@ -336,7 +342,7 @@ impl World {
             A::After { delay, timer } => {
                 self.schedule_job(node, delay, DaemonJob::Placement(dyad_placement::Event::TimedOut(timer)));
             }
-            A::LeaveEnded(end) => self.log_line(node, format!("the leave ends: {end:?}")),
+            A::LeaveEnded(end) => self.leave_ended(node, end),
             A::EndProcess => self.report_violation(format!("node {node} ends its process although its pool works")),
         }
     }
@@ -420,6 +426,7 @@ impl World {
         match model.pending.remove(&ticket) {
             Some(Pending::FailOver) => self.place(node, dyad_placement::Event::FailOverDecided),
             Some(Pending::Operator(vm, change)) => self.operator_answered(node, vm, &change, made),
+            Some(Pending::Scratch(change)) => self.scratch_volume_answered(node, change, made),
             Some(Pending::ForwardedByPeer(ticket)) => {
                 self.send_to_peer_core(node, |session| DaemonJob::PeerDecided { session, ticket, made });
             }
@@ -434,6 +441,6 @@ impl World {
 pub(crate) enum OwnRequest {
     /// A request to volume 0.
     Volume(GuestOp),
-    /// A change of the volume table.
+    /// A volume is made or deleted on every in-sync node.
     VolumeTable(VolumeChange),
 }

@@ -9,7 +9,16 @@ use dyad_desired::slots::SLOT_BYTES;
 use dyad_desired::{Change, Document, NodeRecord, apply, slots};
 use dyad_mirror::{GuestError, GuestOp, GuestReply, VolumeChange};
 use dyad_placement::{ChangeTicket, DocumentAction, DocumentRequest};
+use dyad_quorum::{MS, Nanos};
 use dyad_types::{BLOCK_BYTES, BlockIndex, NodeId, VolumeId};
+
+/// Share of the decisions after which both machines lose power, of a thousand.
+const POWER_LOSS_AFTER_DECISION_PERMILLE: u64 = 15;
+
+/// Share of the inputs of the document's task that wait for its disk, of a thousand.
+const BUSY_TASK_PERMILLE: u64 = 50;
+/// Longest such wait.
+const MAX_STORE_DELAY: Nanos = 300 * MS;
 
 /// An input of the document's task.
 #[derive(Debug, Clone)]
@@ -49,7 +58,9 @@ impl World {
     }
 
     fn send_to_documents(&mut self, node: usize, input: DocumentInput) {
-        let delay = self.thread_delay();
+        // The task also stores the document on the state partition, which may take a while.
+        let busy = self.prng.chance(BUSY_TASK_PERMILLE);
+        let delay = if busy { self.prng.below(MAX_STORE_DELAY) } else { self.thread_delay() };
         let now = self.now;
         let Some(core) = &mut self.nodes[node].core else { return };
         core.documents_arrival = core.documents_arrival.max(now + delay) + 1;
@@ -59,17 +70,31 @@ impl World {
 
     pub(crate) fn run_documents(&mut self, node: usize, input: DocumentInput) {
         let clock = self.nodes[node].clock(self.now);
+        let decided = self.decided_generation;
         let Some(model) = self.core_model(node) else { return };
         let mut actions = Vec::new();
         match input {
-            DocumentInput::Request(request) => model.documents.request(clock, request, &mut actions),
+            DocumentInput::Request(request) => {
+                if matches!(request, DocumentRequest::Reload { .. }) {
+                    model.decided_before_read =
+                        if model.documents.is_idle() { decided } else { model.decided_before_read };
+                }
+                model.documents.request(clock, request, &mut actions);
+            }
             DocumentInput::Completed(result) => model.documents.completed(clock, result, &mut actions),
         }
+        let decided_before = model.decided_before_read;
         for action in actions {
             let report = match action {
                 DocumentAction::Volume(op) => DocumentReport::Own(Box::new(DocumentStep::Volume(op))),
                 DocumentAction::VolumeTable(change) => DocumentReport::Own(Box::new(DocumentStep::VolumeTable(change))),
                 DocumentAction::Publish { document, term, .. } => {
+                    let (read, decided) = (document.generation, decided_before);
+                    if read < decided {
+                        self.report_violation(format!(
+                            "node {node} reads the document {read}, and a change of the document {decided} was made"
+                        ));
+                    }
                     DocumentReport::Placement(Box::new(dyad_placement::Event::DocumentRead { document, term }))
                 }
                 DocumentAction::ReadEnded => {
@@ -116,9 +141,27 @@ impl World {
                 }
                 self.place(node, *event);
             }
-            DocumentReport::ChangeDone(ticket, made) => self.change_done(node, ticket, made),
+            DocumentReport::ChangeDone(ticket, made) => {
+                if made {
+                    self.note_decision(node);
+                }
+                self.change_done(node, ticket, made);
+            }
         }
         self.settle_core_model(node);
+    }
+
+    /// Remembers that the change is made, which the node's newest document contains. Sometimes both machines lose power at once:
+    /// a decision must survive that.
+    fn note_decision(&mut self, node: usize) {
+        let newest = self.core_model(node).and_then(|model| model.placement.document().newest());
+        let generation = newest.map_or(0, |document| document.generation);
+        self.decided_generation = self.decided_generation.max(generation);
+        if self.faults_enabled && !self.options.partial_faults && self.prng.chance(POWER_LOSS_AFTER_DECISION_PERMILLE) {
+            *self.result.faults.entry("power lost after a decision").or_default() += 1;
+            self.log_line(2, "FAULT power lost after a decision".into());
+            (0..2).for_each(|node| self.power_cycle(node));
+        }
     }
 
     fn log_document(&mut self, node: usize, document: &Document) {

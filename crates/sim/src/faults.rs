@@ -22,6 +22,8 @@ enum Fault {
     SlowKernel,
     VmMoved,
     VmDied,
+    NodeLeaves,
+    VolumeMade,
 }
 
 impl Fault {
@@ -42,6 +44,8 @@ impl Fault {
             Fault::SlowKernel => "kernel does not confirm",
             Fault::VmMoved => "VM moved",
             Fault::VmDied => "VM died",
+            Fault::NodeLeaves => "node leaves",
+            Fault::VolumeMade => "volume made and deleted",
         }
     }
 }
@@ -65,14 +69,16 @@ struct FaultRates {
     slow_kernel_pct: u64,
     vm_moved_pct: u64,
     vm_died_pct: u64,
+    node_leaves_pct: u64,
+    volume_made_pct: u64,
 }
 
 const RATES: FaultRates = FaultRates {
     power_loss_pct: 12,
     power_loss_on_both_pct: 4,
-    daemon_killed_pct: 14,
+    daemon_killed_pct: 12,
     daemon_stopped_pct: 8,
-    link_cut_pct: 14,
+    link_cut_pct: 12,
     link_cut_one_way_pct: 8,
     lossy_link_pct: 8,
     witness_lost_pct: 8,
@@ -82,6 +88,8 @@ const RATES: FaultRates = FaultRates {
     slow_kernel_pct: 2,
     vm_moved_pct: 3,
     vm_died_pct: 4,
+    node_leaves_pct: 2,
+    volume_made_pct: 2,
 };
 
 /// Share of faults that follow the fault before within [`FOLLOW_UP_DELAY`], of a thousand: faults often come together.
@@ -97,7 +105,7 @@ const WRITE_COMPLETED_PERMILLE: u64 = 500;
 
 impl FaultRates {
     /// Each rate with its kind, in the order of the draw.
-    fn table(&self) -> [(u64, Fault); 14] {
+    fn table(&self) -> [(u64, Fault); 16] {
         [
             (self.power_loss_pct, Fault::PowerLoss),
             (self.power_loss_on_both_pct, Fault::PowerLossOnBoth),
@@ -113,6 +121,8 @@ impl FaultRates {
             (self.slow_kernel_pct, Fault::SlowKernel),
             (self.vm_moved_pct, Fault::VmMoved),
             (self.vm_died_pct, Fault::VmDied),
+            (self.node_leaves_pct, Fault::NodeLeaves),
+            (self.volume_made_pct, Fault::VolumeMade),
         ]
     }
 
@@ -209,10 +219,17 @@ impl World {
                     self.end_vm(node, vm);
                 }
             }
+            Fault::NodeLeaves => {
+                if !self.nodes[node].stopped {
+                    self.place(node, dyad_placement::Event::Leave);
+                    self.settle_core_model(node);
+                }
+            }
+            Fault::VolumeMade => (0..2).for_each(|node| self.make_scratch_volume(node)),
         }
     }
 
-    fn power_cycle(&mut self, node: usize) {
+    pub(crate) fn power_cycle(&mut self, node: usize) {
         self.power_off(node);
         let off = self.prng.within(SEC..20 * SEC);
         self.schedule(off, FutureEvent::PowerOn(node));
@@ -371,6 +388,9 @@ mod tests {
             (RATES.kind(0), RATES.kind(11), RATES.kind(12)),
             (Fault::PowerLoss, Fault::PowerLoss, Fault::PowerLossOnBoth)
         );
-        assert_eq!((RATES.kind(95), RATES.kind(96), RATES.kind(99)), (Fault::VmMoved, Fault::VmDied, Fault::VmDied));
+        assert_eq!(
+            (RATES.kind(91), RATES.kind(92), RATES.kind(99)),
+            (Fault::VmMoved, Fault::VmDied, Fault::VolumeMade)
+        );
     }
 }

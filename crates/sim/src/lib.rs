@@ -30,6 +30,7 @@ mod operator;
 mod options;
 mod partial_faults;
 mod quorum_thread;
+mod service;
 mod store;
 mod supervisor;
 mod world;

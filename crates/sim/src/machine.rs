@@ -150,6 +150,8 @@ pub struct Machine {
     pub frozen: bool,
     /// Document and permits that the supervisor got last from the daemon.
     pub supervisor_input: Option<(Document, BTreeSet<String>)>,
+    /// Time since which a VM has executed of which the quorum machine does not know.
+    pub unknown_since: Option<Nanos>,
     /// Number of launchers that were forked.
     pub newest_launch: u64,
     /// The kernel carries out no freeze, thaw or kill before this time.

@@ -1,7 +1,7 @@
 //! `dyad-sim`: runs the simulator with many seeds, or with one, and prints the violations.
 
 use clap::Parser;
-use dyad_sim::{Options, RunResult, run};
+use dyad_sim::{Options, PlantedBug, RunResult, run};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::process::ExitCode;
@@ -30,14 +30,27 @@ struct Arguments {
     /// Virtual seconds with faults, per seed.
     #[arg(long, default_value_t = 90)]
     chaos: u64,
+    /// The bug that the runs must find, by its name in the code, for instance `Quorum(NoGrace)`.
+    #[arg(long, value_parser = planted_bug)]
+    plant: Option<PlantedBug>,
     /// Partial faults only: the data session or a store fails or is slow while heartbeats pass.
     #[arg(long)]
     partial: bool,
 }
 
+fn planted_bug(name: &str) -> Result<PlantedBug, String> {
+    let bug = PlantedBug::ALL.into_iter().find(|bug| format!("{bug:?}") == name);
+    bug.ok_or_else(|| format!("the planted bugs are {:?}", PlantedBug::ALL))
+}
+
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let options = Options { fault_seconds: arguments.chaos, partial_faults: arguments.partial, ..Options::default() };
+    let options = Options {
+        fault_seconds: arguments.chaos,
+        partial_faults: arguments.partial,
+        planted_bug: arguments.plant,
+        ..Options::default()
+    };
     if let Some(seed) = arguments.seed {
         let result = run(seed, &Options { log: true, ..options })?;
         result.log.iter().for_each(|line| println!("{line}"));

@@ -177,21 +177,23 @@ impl World {
     }
 
     pub(crate) fn session_down(&mut self, node: usize, session: Session) {
-        if let Some(core) = &mut self.nodes[node].core
-            && core.session == Some(session)
-        {
-            core.session = None;
-        }
+        let known = self.nodes[node].core.as_ref().and_then(|core| core.session);
         self.mirror(node, Event::PeerDown { session });
-        self.place(node, dyad_placement::Event::SessionDown);
-        self.drop_forwarded(node);
+        // The end of an old session can be reported after the beginning of a newer one.
+        if known.is_none_or(|known| known == session) {
+            if let Some(core) = &mut self.nodes[node].core {
+                core.session = None;
+            }
+            self.place(node, dyad_placement::Event::SessionDown);
+            self.drop_forwarded(node);
+        }
     }
 
     /// Sends a message of the state thread to that of the peer over the session, behind the messages of the mirror. It is lost
     /// with the session.
     pub(crate) fn send_to_peer_core(&mut self, node: usize, job: impl FnOnce(Session) -> DaemonJob) {
         let Some(session) = self.nodes[node].core.as_ref().and_then(|core| core.session) else { return };
-        if self.link.open_sessions != [Some(session); 2] || self.link.cut != [false; 2] {
+        if self.link.open_sessions != [Some(session); 2] {
             return;
         }
         let delay = self.random_delay();
@@ -201,7 +203,7 @@ impl World {
         self.schedule_job(1 - node, delay, job(session));
     }
 
-    /// Whether this session is the one that the node's state thread knows.
+    /// Whether the node's state thread knows this session as the present one.
     pub(crate) fn is_session(&self, node: usize, session: Session) -> bool {
         self.nodes[node].core.as_ref().is_some_and(|core| core.session == Some(session))
     }

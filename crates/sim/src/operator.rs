@@ -11,7 +11,7 @@ use dyad_types::NodeId;
 /// Time between two looks of an operator.
 const LOOK_INTERVAL: Nanos = 150 * MS;
 /// Time after which an operator asks again without an answer.
-const PATIENT_FOR: Nanos = 25_000 * MS;
+const ANSWER_TIMEOUT: Nanos = 25_000 * MS;
 /// Share of the looks at which a VM is deleted through a node that is not its own, of a thousand.
 const WRONG_NODE_PERMILLE: u64 = 300;
 
@@ -34,7 +34,7 @@ impl World {
         self.schedule(LOOK_INTERVAL, FutureEvent::Operate(vm));
         let now = self.now;
         let operator = &mut self.operators[vm.0];
-        if operator.asked_at.is_some_and(|at| now < at + PATIENT_FOR) {
+        if operator.asked_at.is_some_and(|at| now < at + ANSWER_TIMEOUT) {
             return;
         }
         operator.asked_at = None;
@@ -46,7 +46,7 @@ impl World {
             _ => asked[self.prng.below(asked.len() as u64) as usize],
         };
         let Some(document) = self.document_at(at).cloned() else { return };
-        let Some(change) = self.next_change(vm, &document) else { return };
+        let Some(change) = self.next_change(at, vm, &document) else { return };
         let me = self.nodes[at].id;
         let clock = self.nodes[at].clock(now);
         if matches!(change, Change::DeleteVm { node, .. } if node == me) && !self.is_stopped(at, vm, &document) {
@@ -75,14 +75,16 @@ impl World {
         machine.core.as_ref().filter(|_| !machine.stopped)?.model.placement.authoritative_document()
     }
 
-    /// The next change by which the VM gets where it is meant to run; `None` = it is, or is about to be.
-    fn next_change(&self, vm: VmIndex, document: &Document) -> Option<Change> {
+    /// The next change, asked for at a node, by which the VM gets where it is meant to run; `None` = it is, or is about to be.
+    fn next_change(&self, at: usize, vm: VmIndex, document: &Document) -> Option<Change> {
         let (name, disk) = (vm.name(), vm.disk());
-        let wanted = self.operators[vm.0].wanted;
+        // A VM that was moved to a node that is lost would be failed over at once.
+        let members = self.nodes[at].core.as_ref()?.model.placement.config().members;
+        let wanted = self.operators[vm.0].wanted.filter(|wanted| members.has(*wanted));
         let Some(record) = document.vms.get(&name) else {
-            let node = wanted?;
+            let node = wanted.unwrap_or(self.nodes[at].id);
             if !document.volumes.contains_key(&disk) {
-                // The ids of the volumes follow from the order: the oracle knows them.
+                // The ids of the volumes follow from the order in which they are created: the oracle knows them.
                 let due = document.next_volume == crate::guests::volume(vm);
                 return due.then_some(Change::CreateVolume {
                     name: disk,
@@ -124,6 +126,30 @@ impl World {
             && let Some(node) = (0..2).find(|&node| self.nodes[node].executes(vm))
         {
             self.report_violation(format!("VM {vm} is deleted and executes on node {node}"));
+        }
+    }
+
+    /// Has a volume created that no VM uses; when it exists it is deleted again. The lead then deletes it from the pools.
+    pub(crate) fn make_scratch_volume(&mut self, node: usize) {
+        if self.document_at(node).is_none() {
+            return;
+        }
+        let name = format!("scratch{}{}", self.nodes[node].id, self.prng.below(1_000_000));
+        let (size, primary) = (crate::guests::VOLUME_BYTES, self.nodes[node].id);
+        let change = Change::CreateVolume { name, size, primary };
+        self.change(node, change.clone(), Pending::Scratch(change));
+    }
+
+    pub(crate) fn scratch_volume_answered(&mut self, node: usize, change: Change, made: bool) {
+        if let Change::CreateVolume { name, .. } = change
+            && made
+        {
+            self.count_event("scratch volumes");
+            self.change(node, Change::DeleteVolume { name }, Pending::Nothing);
+            // Often the next one is made while the lead deletes this one from the pools.
+            if self.prng.chance(700) {
+                self.make_scratch_volume(node);
+            }
         }
     }
 

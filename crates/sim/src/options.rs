@@ -1,5 +1,6 @@
 //! The options and the result of a run.
 
+use dyad_placement::Mutant as PlacementMutant;
 use dyad_quorum::mutants::Mutant;
 use std::collections::BTreeMap;
 
@@ -30,6 +31,30 @@ pub enum PlantedBug {
     NoStoreProgress,
     /// Each node tells its peer the same number of checkpoint steps.
     NoPeerProgress,
+}
+
+impl PlantedBug {
+    /// Each planted bug that some seeds show. Rules of `placement` that other rules cover as well, so that no run shows their
+    /// lack, are left out: their unit tests are in that crate.
+    pub const ALL: [PlantedBug; 17] = [
+        PlantedBug::Quorum(Mutant::NoFenceWait),
+        PlantedBug::Quorum(Mutant::NoGrace),
+        PlantedBug::Quorum(Mutant::ActBeforeChosen),
+        PlantedBug::Placement(PlacementMutant::KeepDocument),
+        PlantedBug::Placement(PlacementMutant::NoHandover),
+        PlantedBug::Placement(PlacementMutant::DecideUnflushed),
+        PlantedBug::Placement(PlacementMutant::DeleteForeignVm),
+        PlantedBug::SkippedSync,
+        PlantedBug::UnmirroredWrite,
+        PlantedBug::NoUnconfirmed,
+        PlantedBug::SkippedExtent,
+        PlantedBug::NoFreeze,
+        PlantedBug::BlindWatchdog,
+        PlantedBug::StuckNeedsSession,
+        PlantedBug::NoStorageReport,
+        PlantedBug::NoStoreProgress,
+        PlantedBug::NoPeerProgress,
+    ];
 }
 
 /// The options of a run.

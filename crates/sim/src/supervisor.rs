@@ -2,13 +2,14 @@
 //! cgroup of all VMs later, and executes there unless the cgroup is frozen.
 
 use crate::machine::VmIndex;
-use crate::world::{FutureEvent, World};
+use crate::world::{DaemonJob, FutureEvent, World};
+use dyad_placement::LeaveEnd;
 use dyad_quorum::{MS, Nanos, SEC};
 use dyad_supervisor::{Observed, Phase, Step, VmEvent, plan};
 use std::collections::BTreeMap;
 
 /// Longest run after which a crash counts as the first one again.
-const STABLE_RUN: Nanos = 10 * SEC;
+const STABLE_RUN_PERIOD: Nanos = 10 * SEC;
 
 impl World {
     /// Takes the newest permits and document from the daemon, if it answers, and carries out the policy's plan.
@@ -57,7 +58,7 @@ impl World {
             Ok(phase) if phase == state.phase => {}
             Ok(phase) => {
                 if phase == Phase::Crashed {
-                    let stable = clock.since(state.since) > STABLE_RUN;
+                    let stable = clock.since(state.since) > STABLE_RUN_PERIOD;
                     state.crashes = if stable { 1 } else { state.crashes + 1 };
                 }
                 (state.phase, state.since) = (phase, clock);
@@ -88,6 +89,9 @@ impl World {
         self.vm_event(node, vm, VmEvent::Ready);
         self.count_event("VM starts");
         self.log_line(node, format!("VM {vm} starts"));
+        if self.nodes[node].executes(vm) {
+            self.check_not_leaving(node);
+        }
         self.note_executing(node);
     }
 
@@ -129,6 +133,22 @@ impl World {
         }
         if had_process {
             self.oracle.guest_ended(crate::guests::volume(vm));
+        }
+    }
+
+    /// Goes on after a leave that was asked for. After a complete one the machine restarts, as for an update, or the operator
+    /// calls the leave off.
+    pub(crate) fn leave_ended(&mut self, node: usize, end: LeaveEnd) {
+        self.log_line(node, format!("the leave ends: {end:?}"));
+        if end == LeaveEnd::Complete {
+            self.count_event("leaves completed");
+            let delay = self.prng.within(MS..5 * SEC);
+            if self.prng.chance(500) {
+                self.schedule_job(node, delay, DaemonJob::Placement(dyad_placement::Event::CancelLeave));
+            } else {
+                let boot = self.nodes[node].boots;
+                self.schedule(delay, FutureEvent::Restart { node, boot });
+            }
         }
     }
 

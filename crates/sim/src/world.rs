@@ -64,7 +64,7 @@ pub enum DaemonJob {
     Documents(DocumentInput),
     /// A report of the document's task to the core model.
     DocumentReport(DocumentReport),
-    /// An event for placement.
+    /// An event of another thread, or of a timer, for placement.
     Placement(dyad_placement::Event),
     /// A change of the document is decided.
     ChangeDone(ChangeTicket, bool),
@@ -144,6 +144,11 @@ pub enum FutureEvent {
         boot: u64,
         vm: VmIndex,
     },
+    /// The machine restarts, if it is still in this boot.
+    Restart {
+        node: usize,
+        boot: u64,
+    },
     /// The operator of a VM looks after it.
     Operate(VmIndex),
     /// The next random fault begins.
@@ -174,12 +179,16 @@ pub struct World {
     pub faults_enabled: bool,
     /// Guests send no new requests.
     pub guests_idle: bool,
+    /// The newest generation of the document of which a change was reported as made.
+    pub decided_generation: u64,
     /// By VM: its operator.
     pub operators: [Operator; VMS],
     pub next_request: RequestId,
     /// Times at which the guests sent their requests; those of answered requests are dropped from time to time.
     pub request_times: BTreeMap<RequestId, Nanos>,
     pub partial_fault: PartialFault,
+    /// By VM: time since which nothing excuses that it executes nowhere.
+    pub unserved_since: [Option<Nanos>; VMS],
     /// Future events by time; the number keeps the order of events of one time.
     queue: BTreeMap<(Nanos, u64), FutureEvent>,
     newest_number: u64,
@@ -214,6 +223,7 @@ impl World {
                 watchdog_at: u64::MAX,
                 supervisor_input: None,
                 newest_launch: 0,
+                unknown_since: None,
                 kept_memory: false,
                 must_be_complete: false,
                 clean_in_boot: 0,
@@ -237,9 +247,11 @@ impl World {
             faults_enabled: false,
             guests_idle: true,
             operators: [Operator::IDLE; VMS],
+            decided_generation: 0,
             next_request: RequestId::default(),
             request_times: BTreeMap::new(),
             partial_fault: PartialFault::None,
+            unserved_since: [None; VMS],
             queue: BTreeMap::new(),
             newest_number: 0,
         })
@@ -318,7 +330,7 @@ impl World {
         }
     }
 
-    fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         self.nodes
             .iter()
             .map(|node| {
@@ -372,6 +384,8 @@ impl World {
             FutureEvent::Message { session, to } => self.deliver_message(session, to),
             FutureEvent::SessionCheck => {
                 self.check_pauses();
+                self.check_unknown_vms();
+                self.check_service();
                 self.check_session();
             }
             FutureEvent::AskWitness { node, daemon_run, id, request } => {
@@ -391,6 +405,11 @@ impl World {
             FutureEvent::Supervise { node, boot } => self.supervise(node, boot),
             FutureEvent::EnterCgroup { node, boot, vm, launch } => self.enter_cgroup(node, boot, vm, launch),
             FutureEvent::GuestStops { node, boot, vm } => self.guest_stops(node, boot, vm),
+            FutureEvent::Restart { node, boot } => {
+                if self.nodes[node].up && self.nodes[node].boots == boot {
+                    self.power_cycle(node);
+                }
+            }
             FutureEvent::Operate(vm) => self.operate(vm),
             FutureEvent::Fault if self.options.partial_faults => self.random_partial_fault(),
             FutureEvent::Fault => self.random_fault(),
@@ -414,22 +433,22 @@ impl World {
             DaemonJob::PeerMessage(session, message) => self.mirror(node, Event::Peer { session, message }),
             DaemonJob::SessionUp(session) => self.session_up(node, session),
             DaemonJob::SessionDown(session) => self.session_down(node, session),
-            DaemonJob::PeerKnows { session, generation } => {
-                if self.is_session(node, session) {
-                    self.place(node, dyad_placement::Event::PeerKnows { generation });
-                    self.settle_core_model(node);
-                }
+            DaemonJob::PeerKnows { session, .. }
+            | DaemonJob::PeerChange { session, .. }
+            | DaemonJob::PeerDecided { session, .. }
+                if !self.is_session(node, session) => {}
+            // While the link is cut, TCP sends again.
+            DaemonJob::PeerKnows { .. } | DaemonJob::PeerChange { .. } | DaemonJob::PeerDecided { .. }
+                if self.link.cut != [false; 2] =>
+            {
+                self.schedule_job(node, 50 * MS, job);
             }
-            DaemonJob::PeerChange { session, ticket, change } => {
-                if self.is_session(node, session) {
-                    self.peer_asks_change(node, ticket, change);
-                }
+            DaemonJob::PeerKnows { generation, .. } => {
+                self.place(node, dyad_placement::Event::PeerKnows { generation });
+                self.settle_core_model(node);
             }
-            DaemonJob::PeerDecided { session, ticket, made } => {
-                if self.is_session(node, session) {
-                    self.peer_has_decided(node, ticket, made);
-                }
-            }
+            DaemonJob::PeerChange { ticket, change, .. } => self.peer_asks_change(node, ticket, change),
+            DaemonJob::PeerDecided { ticket, made, .. } => self.peer_has_decided(node, ticket, made),
             DaemonJob::Documents(input) => self.run_documents(node, input),
             DaemonJob::DocumentReport(report) => self.take_document_report(node, report),
             DaemonJob::Placement(event) => {

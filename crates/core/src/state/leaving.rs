@@ -2,21 +2,13 @@
 //! When a leave begins and ends is decided by placement; here its clients are answered.
 
 use super::CoreState;
+use super::parts::LeaveWaiter;
 use crate::decommission;
 use crate::event::Event;
 use dyad_control::{Refusal, RefusalCode, Reply, TimelineKind};
 use dyad_placement::CgroupCommand;
 use dyad_provision::erase::{self, EraseMode, ErasePrecondition};
 use tokio::sync::oneshot;
-
-/// A client that waits for the end of a leave.
-#[derive(Debug)]
-pub(super) enum LeaveWaiter {
-    /// It asked for the leave itself.
-    ReplyTo(oneshot::Sender<Reply>),
-    /// It asked for an erasure, which begins with the leave.
-    Erase(oneshot::Sender<Reply>),
-}
 
 impl CoreState {
     /// Begins to hand over to the other node. `waiter` is answered when that is done, or after 10 s with a refusal.

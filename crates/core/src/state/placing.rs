@@ -13,7 +13,7 @@ use dyad_control::{Refusal, RefusalCode, TimelineKind};
 use dyad_desired::Change;
 use dyad_desired::limits::DISK_QUEUES;
 use dyad_mirror::VolumeChange;
-use dyad_placement::{Action, CgroupCommand, ChangeRefusal, DocumentRequest, LeaveEnd, Surroundings};
+use dyad_placement::{Action, CgroupCommand, ChangeRefusal, DocumentRequest, LeaveEnd, LocalState};
 use dyad_types::{NodeId, VolumeId};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,13 +33,13 @@ impl CoreState {
         self.placement.settle_access(crate::clock::now(), &self.replication.mirror, &mut actions);
         self.carry_out_placement(actions);
         let mut actions = Vec::new();
-        let around = Surroundings {
+        let local = LocalState {
             now: crate::clock::now(),
             mirror: &self.replication.mirror,
             vms_exist: cgroup_fence::populated(self.handles.paths.vms_cgroup.as_deref()),
             watchdog_test: self.self_test.running,
         };
-        self.placement.settle_permits(&around, &mut actions);
+        self.placement.settle_permits(&local, &mut actions);
         self.carry_out_placement(actions);
     }
 

@@ -1,8 +1,7 @@
 //! Handling of the requests of the control socket.
 
 use super::CoreState;
-use super::leaving::LeaveWaiter;
-use super::parts::Pending;
+use super::parts::{LeaveWaiter, Pending};
 use crate::cgroup_fence;
 use crate::event::Event;
 use crate::quorum_handle::QuorumInput;

@@ -52,9 +52,15 @@ impl Quorum {
         self.peer.alive(now.max(self.now), &self.setup.timing)
     }
 
+    /// Whether this machine believes that VMs may execute here: it was told so, and the kernel has not confirmed since that
+    /// they are frozen or killed.
+    pub fn vms_may_execute(&self) -> bool {
+        !matches!(self.vms.state, VmState::None | VmState::Frozen)
+    }
+
     /// Whether the hardware watchdog may be fed at `now`: the VMs may run, or the kernel confirmed that none executes.
     pub fn may_feed_watchdog(&self, now: BootTime) -> bool {
-        matches!(self.vms.state, VmState::None | VmState::Frozen) || self.may_run(now)
+        !self.vms_may_execute() || self.may_run(now)
     }
 
     /// Whether the peer's watchdog is proven: from the peer's newest heartbeat, before that from

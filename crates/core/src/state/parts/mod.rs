@@ -4,6 +4,7 @@
 
 mod changes;
 mod guest_access;
+mod leave_waiter;
 mod placement_actions;
 mod replication;
 mod report;
@@ -11,6 +12,7 @@ mod self_test;
 
 pub(super) use changes::{Changes, Pending};
 pub(super) use guest_access::{GuestAccess, ServedVolume};
+pub(super) use leave_waiter::LeaveWaiter;
 pub(super) use placement_actions::PlacementActions;
 pub(super) use replication::{Replication, ReplyReceiver};
 pub(super) use report::Report;

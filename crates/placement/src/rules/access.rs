@@ -1,13 +1,10 @@
-//! The writers of the volumes, the device servers of this node, and the VMs that may run here.
-//!
-//! **Invariants.** Writers and permits are set from membership and document at each settling, and nowhere else. Servers are
-//! started at a settling only; they are also ended outside of it, before requests of a guest could fail. A volume has a
-//! device server only while this node writes it. A VM is permitted only while all its disks have servers, and the quorum
-//! thread was told that VMs run (`vms_reported`) before a permit is given.
+//! Writers, device servers and permits, each derived from membership and document.
 
-use crate::event::{Action, Surroundings};
+use super::Placement;
+use crate::event::{Action, LocalState};
+use crate::lifecycle::Lifecycle;
 use crate::mutants::Mutant;
-use crate::{Lifecycle, Placement};
+use crate::parts::VmsReport;
 use dyad_desired::Document;
 use dyad_mirror::{Mirror, Writer};
 use dyad_quorum as quorum;
@@ -16,41 +13,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Interval at which the quorum thread is told again whether VM processes may exist here, in nanoseconds.
 const VMS_REPORT_INTERVAL: u64 = 1_000_000_000;
-
-/// The level "VM processes may exist here" that the quorum thread was told.
-#[derive(Debug, Clone, Copy)]
-struct VmsReport {
-    vms: bool,
-    at: BootTime,
-}
-
-/// Writers, device servers and permits on this node.
-#[derive(Debug, Default)]
-pub(crate) struct Access {
-    /// The writer of each volume, as the mirror was told.
-    writers: BTreeMap<VolumeId, Writer>,
-    /// The volumes with a device server that runs.
-    served: BTreeSet<VolumeId>,
-    /// Names of the VMs that may run.
-    permits: BTreeSet<String>,
-    /// Volumes are served: since this node became a member it had the right to run VMs. Reset when it is no longer a member,
-    /// leaves, or its VMs are killed, but not by a pause: the servers then stay, and requests wait.
-    serving: bool,
-    /// The quorum thread has killed the VMs and has not reported the right to run since.
-    pub(crate) killed: bool,
-    /// Number of kills since the start of this daemon.
-    kills: u64,
-    /// The number of kills for which starts were allowed last.
-    starts_allowed: Option<u64>,
-    /// What the quorum thread was told last; `None` = tell it now.
-    vms_reported: Option<VmsReport>,
-}
-
-impl Access {
-    pub(crate) fn server_started(&mut self, volume: VolumeId) {
-        self.served.insert(volume);
-    }
-}
 
 impl Placement {
     /// Names of the VMs that may run here.
@@ -88,18 +50,18 @@ impl Placement {
 
     /// Derives the permits, what the quorum thread must know of the VMs, the fail-over, and the clearing of volumes that are
     /// no longer used.
-    pub fn settle_permits(&mut self, around: &Surroundings<'_>, actions: &mut Vec<Action>) {
-        let permits = self.permitted_vms(around);
-        self.report_vms(around, !permits.is_empty() || around.vms_exist, actions);
+    pub fn settle_permits(&mut self, local: &LocalState<'_>, actions: &mut Vec<Action>) {
+        let permits = self.permitted_vms(local);
+        self.report_vms(local, !permits.is_empty() || local.vms_exist, actions);
         if !permits.is_empty() && self.access.starts_allowed != Some(self.access.kills) {
             self.access.starts_allowed = Some(self.access.kills);
             actions.push(Action::AllowStarts { kills: self.access.kills });
         }
         actions.extend(permits.difference(&self.access.permits).cloned().map(Action::Permitted));
         self.access.permits = permits;
-        self.fail_over(actions);
-        self.settle_imports(around, actions);
-        self.settle_volume_gc(around, actions);
+        self.fail_over(local.now, actions);
+        self.settle_imports(local, actions);
+        self.settle_volume_gc(local, actions);
     }
 
     /// Tells the mirror the writer of each volume. The device server of a volume that this node may no longer write ends,
@@ -209,9 +171,9 @@ impl Placement {
     }
 
     /// The VMs of this node whose disks are all served.
-    fn permitted_vms(&self, around: &Surroundings<'_>) -> BTreeSet<String> {
+    fn permitted_vms(&self, local: &LocalState<'_>) -> BTreeSet<String> {
         // A node whose watchdog is being proven restarts: no VM starts here.
-        let may_start = self.access.serving && !around.watchdog_test;
+        let may_start = self.access.serving && !local.watchdog_test;
         let Some(document) = self.authoritative_document().filter(|_| may_start) else { return BTreeSet::new() };
         let is_served =
             |disk: &String| document.volumes.get(disk).is_some_and(|volume| self.access.served.contains(&volume.id));
@@ -222,12 +184,12 @@ impl Placement {
     /// Tells the quorum thread whether VM processes may exist here: at each change, every second and after every kill, so
     /// that its belief and the kernel's state do not stay different. "None" is told only when no permit is left and the VMs'
     /// cgroup is empty.
-    fn report_vms(&mut self, around: &Surroundings<'_>, vms: bool, actions: &mut Vec<Action>) {
+    fn report_vms(&mut self, local: &LocalState<'_>, vms: bool, actions: &mut Vec<Action>) {
         let told = self.access.vms_reported;
         let fresh =
-            |at: BootTime| around.now.since(at) < VMS_REPORT_INTERVAL || self.mutants.has(Mutant::TellVmsAtEdges);
+            |at: BootTime| local.now.since(at) < VMS_REPORT_INTERVAL || self.mutants.has(Mutant::TellVmsAtEdges);
         if !told.is_some_and(|told| told.vms == vms && fresh(told.at)) {
-            self.access.vms_reported = Some(VmsReport { vms, at: around.now });
+            self.access.vms_reported = Some(VmsReport { vms, at: local.now });
             actions.push(Action::Quorum(quorum::Event::VmsRunning(vms)));
         }
     }

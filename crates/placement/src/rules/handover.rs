@@ -7,49 +7,17 @@
 //! told that it knows a document at least as new, or after [`HANDOVER_TIMEOUT`]. Without an answer nothing is lost: the peer's
 //! mirror ends the session at the first write, and reads the document when it is connected again.
 
-use crate::Placement;
+use super::Placement;
 use crate::event::Action;
 use crate::mutants::Mutant;
+use crate::parts::Awaited;
 use dyad_desired::Document;
 use dyad_quorum::Members;
 use dyad_types::{BootTime, VolumeId};
-use std::collections::BTreeMap;
 
 /// Longest wait for the peer's answer, in nanoseconds. A volume without a writer has no requests, so nothing else limits how
 /// long its guest waits.
 const HANDOVER_TIMEOUT: u64 = 3_000_000_000;
-
-/// What is known of the peer's document, in the present session.
-#[derive(Debug, Default)]
-pub(crate) struct PeerKnowledge {
-    /// A session with the peer is connected.
-    pub(crate) connected: bool,
-    /// The newest generation that the peer has told to know.
-    peer: Option<u64>,
-    /// The generation that the peer was told last.
-    told: Option<u64>,
-    /// Volumes that this node is about to write, and what it waits for.
-    awaited: BTreeMap<VolumeId, Awaited>,
-}
-
-impl PeerKnowledge {
-    /// A session began: the peer may be another run of its daemon, and has been told nothing.
-    pub(crate) fn session_begins(&mut self) {
-        (self.connected, self.peer, self.told) = (true, None, None);
-    }
-
-    pub(crate) fn session_ended(&mut self) {
-        self.connected = false;
-    }
-}
-
-/// The wait before a volume gets this node as its writer.
-#[derive(Debug, Clone, Copy)]
-struct Awaited {
-    /// The generation that the peer must know.
-    generation: u64,
-    since: BootTime,
-}
 
 impl Placement {
     /// Takes the generation of the document that the peer knows. A newer one than this node's is read.
@@ -62,7 +30,7 @@ impl Placement {
     }
 
     /// Notes the volumes that `next` gives to this node and whose writer was or may have been the peer. A volume that the
-    /// document before does not name is new, and nobody has written it.
+    /// document before does not name is new: no node has written it.
     pub(crate) fn await_handover(&mut self, now: BootTime, next: &Document) {
         let before = self.authoritative_document();
         let mine_before = |id: VolumeId| {

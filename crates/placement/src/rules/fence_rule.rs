@@ -5,7 +5,7 @@
 //! node outside the in-sync set cannot be asked. Its VMs and volumes stay as they are until its fence is over and the
 //! fail-over has moved them to this node.
 
-use crate::Placement;
+use super::Placement;
 use crate::mutants::Mutant;
 use dyad_desired::Change;
 use dyad_types::{BootTime, NodeId};

@@ -1,62 +1,15 @@
-//! Membership as the quorum thread reports it: the configuration, the nodes that must acknowledge writes, the right to run
-//! VMs, and the steps by which a lost peer is replaced and comes back.
-//!
-//! **Invariants.** `config`, `ack_set` and `right` are set only by events of the quorum thread. `peer_vms_allowed` holds only
-//! while this node is the only member. The peer is not reported clean while its VMs are being failed over ([`FailOver`]).
+//! What the updates of the quorum thread and the reports of the mirror mean: the mirror's view, the fail-over of a lost peer,
+//! and its readmission.
 
-use crate::Placement;
+use super::Placement;
 use crate::event::{Action, RightToRun};
 use crate::mutants::Mutant;
-use crate::readmission::{Readmission, view};
+use crate::parts::{FailOver, view};
 use dyad_quorum::{self as quorum, Config, Members};
 use dyad_types::BootTime;
 
-/// The fail-over of the peer's VMs and volumes to this node, which is one change of the document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FailOver {
-    /// No change is under way.
-    Idle,
-    /// The change was asked for and is not decided.
-    InFlight {
-        /// The mirror has reported the peer clean meanwhile: the quorum machine is told when the change is decided.
-        clean_deferred: bool,
-    },
-}
-
-/// The last updates of the quorum thread, with the state of readmission and fail-over.
-#[derive(Debug)]
-pub(crate) struct Membership {
-    /// The configuration in force.
-    pub(crate) config: Config,
-    /// The nodes that must acknowledge writes.
-    ack_set: Members,
-    /// The right to run VMs.
-    pub(crate) right: RightToRun,
-    /// The steps by which the peer comes back into the in-sync set.
-    readmission: Readmission,
-    /// The fence of the peer is over: its VMs may start here.
-    pub(crate) peer_vms_allowed: bool,
-    /// Whether the change of the fail-over is under way.
-    fail_over: FailOver,
-    /// The mirror was told to hold guests' requests, as this node has no right to run VMs.
-    held: bool,
-}
-
-impl Membership {
-    /// Membership at the start of the daemon, before the quorum thread has reported anything: no VM may run, and the mirror
-    /// holds guests' requests.
-    pub(crate) fn new(config: Config) -> Self {
-        Self {
-            ack_set: config.members,
-            config,
-            right: RightToRun { may_run: false, peer_fence_until: None },
-            readmission: Readmission::default(),
-            peer_vms_allowed: false,
-            fail_over: FailOver::Idle,
-            held: true,
-        }
-    }
-}
+/// Shortest time between two requests for the change of a fail-over, in nanoseconds: the document may not be read yet.
+const FAIL_OVER_RETRY_DELAY: u64 = 50_000_000;
 
 impl Placement {
     /// The actions at the start of the daemon: the mirror gets its first view and holds guests' requests.
@@ -117,11 +70,14 @@ impl Placement {
     }
 
     /// Fails the peer's VMs and volumes over to this node, once its fence is over.
-    pub(crate) fn fail_over(&mut self, actions: &mut Vec<Action>) {
+    pub(crate) fn fail_over(&mut self, now: BootTime, actions: &mut Vec<Action>) {
         let Some(document) = self.authoritative_document() else { return };
         // A peer that was reported clean may become a member at any moment and start the VMs that the document places on
         // it.
         if self.membership.fail_over != FailOver::Idle || self.membership.readmission.clean() {
+            return;
+        }
+        if self.membership.fail_over_decided_at.is_some_and(|at| now.since(at) < FAIL_OVER_RETRY_DELAY) {
             return;
         }
         let me = self.me;
@@ -129,13 +85,14 @@ impl Placement {
             document.vms.values().any(|vm| vm.config.node != me) || document.volumes.values().any(|v| v.primary != me);
         if self.membership.peer_vms_allowed && foreign && self.leads() {
             self.membership.fail_over = FailOver::InFlight { clean_deferred: false };
-            // A refused change is asked for again at the next settling.
+            // A refused change is asked for again after a while.
             actions.push(Action::FailOver { survivor: me });
         }
     }
 
     /// Ends the fail-over, whose change is decided, and reports a "clean" of the peer that was deferred.
-    pub(crate) fn fail_over_decided(&mut self, actions: &mut Vec<Action>) {
+    pub(crate) fn fail_over_decided(&mut self, now: BootTime, actions: &mut Vec<Action>) {
+        self.membership.fail_over_decided_at = Some(now);
         let ended = std::mem::replace(&mut self.membership.fail_over, FailOver::Idle);
         if ended == (FailOver::InFlight { clean_deferred: true }) {
             self.peer_is_clean(actions);

@@ -4,9 +4,6 @@
 //! was read in the current term: the pair may have changed it while this node was out of sync. An older one is used for
 //! logins and the status only.
 
-use crate::Placement;
-use crate::event::Action;
-use crate::mutants::Mutant;
 use dyad_desired::Document;
 use dyad_types::{BootTime, number};
 
@@ -21,13 +18,13 @@ number! {
 /// The newest document known here, and the term in which it was read.
 #[derive(Debug)]
 pub struct DocumentCopy {
-    newest: Option<Document>,
+    pub(crate) newest: Option<Document>,
     /// Number of the current membership term.
-    term: MembershipTerm,
+    pub(crate) term: MembershipTerm,
     /// The term in which `newest` was read or written; `None` = by an earlier run of this daemon.
-    read_in: Option<MembershipTerm>,
+    pub(crate) read_in: Option<MembershipTerm>,
     /// A read was asked for and has not ended.
-    read_in_flight: bool,
+    pub(crate) read_in_flight: bool,
     read_ended_at: BootTime,
 }
 
@@ -67,31 +64,7 @@ impl DocumentCopy {
     }
 
     /// Whether no read runs and [`DOCUMENT_RETRY_DELAY`] has passed since the last one.
-    fn retry_is_due(&self, now: BootTime) -> bool {
+    pub(crate) fn retry_is_due(&self, now: BootTime) -> bool {
         !self.read_in_flight && now.since(self.read_ended_at) > DOCUMENT_RETRY_DELAY
-    }
-}
-
-impl Placement {
-    /// Takes a document that was read or written in the membership term `term` of this node.
-    pub(crate) fn set_document(&mut self, now: BootTime, document: Document, term: MembershipTerm) {
-        self.await_handover(now, &document);
-        self.document.read_in = Some(if self.mutants.has(Mutant::KeepDocument) { self.document.term } else { term });
-        self.document.newest = Some(document);
-        self.volume_gc.scan_now();
-    }
-
-    /// Has the document read: as the writer of volume 0, or from the local replica.
-    pub(crate) fn read_document(&mut self, now: BootTime, actions: &mut Vec<Action>) {
-        self.settle_writers(now, actions);
-        self.document.read_in_flight = true;
-        actions.push(Action::ReadDocument { lead: self.leads(), term: self.document.term });
-    }
-
-    /// Has the document read again if this node is a member and could not read it yet.
-    pub(crate) fn retry_document_read(&mut self, now: BootTime, actions: &mut Vec<Action>) {
-        if self.document.retry_is_due(now) && self.is_member() && self.authoritative_document().is_none() {
-            self.read_document(now, actions);
-        }
     }
 }
