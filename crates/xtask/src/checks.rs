@@ -19,7 +19,7 @@ use crate::host::{self, Host};
 use crate::image::{self, Options};
 use crate::{deps, guest};
 
-/// Minutes of the simulator in each run of the tests.
+/// Minutes of the simulator in each run of the tests, with all faults and again with partial faults.
 const SIM_MINUTES: &str = "1";
 
 /// Features of the tests that need programs or images beside them.
@@ -48,11 +48,11 @@ pub fn run(host: &Host) -> Result<()> {
     deps::components(host)?;
     let mut tally = Tally::default();
     checks(host, &mut tally);
-    // Beside each other: no time is measured in the simulator, which has one thread, and the images wait for downloads
-    // and disks. The simulator gets through fewer seeds in its minute when the images are compressed.
+    // Beside each other: no time is measured in the simulator, and the images wait for downloads and disks. The simulator
+    // gets through fewer seeds in its minutes when the images are compressed.
     host::step("simulator, beside the image");
     let built = thread::scope(|scope| {
-        let simulator = scope.spawn(|| (Instant::now(), crate::sim::run(host, &["--minutes", SIM_MINUTES])));
+        let simulator = scope.spawn(|| (Instant::now(), simulate(host)));
         let built = images(host, &mut tally, &[]);
         let (start, result) = simulator.join().expect("the simulator's thread does not panic");
         tally.ended("simulator", start, result);
@@ -63,6 +63,17 @@ pub fn run(host: &Host) -> Result<()> {
         tally.tests("firmware", host::as_root(some_tests(host, &["firmware"])));
     }
     tally.report(start)
+}
+
+/// Runs the simulator from a first seed that differs from one state of the files to the next, so that each change meets new
+/// seeds, and a failed run of the tests meets the same ones again.
+fn simulate(host: &Host) -> Result<()> {
+    let mut git = Command::new("git");
+    let tree = host::output(git.args(["rev-parse", "HEAD^{tree}"]).current_dir(host.repository()));
+    let seed = tree.ok().and_then(|tree| u32::from_str_radix(tree.get(..8)?, 16).ok()).map(|seed| seed.to_string());
+    let from: Vec<&str> = seed.iter().flat_map(|seed| ["--from", seed.as_str()]).collect();
+    crate::sim::run(host, &[&["--minutes", SIM_MINUTES], &from[..]].concat())?;
+    crate::sim::run(host, &[&["--minutes", SIM_MINUTES, "--partial"], &from[..]].concat())
 }
 
 /// Runs the whole-machine tests of these names, or all of them; an error if anything failed.

@@ -6,6 +6,7 @@
 //! * `dependencies`: third-party crates meet `deny.toml`.
 //! * `words`: no banned word in an identifier, and no vague subject in comments, strings and documents.
 //! * `doc_comments`: a documentation comment has at least three words and does not only repeat name, type and container.
+//! * `drivers`: only the daemon and the simulator drive the mirror and tell quorum of membership.
 //! * `links`: each relative link of a Markdown file leads to an existing file.
 //! * `errors`: a library uses no `anyhow`, and the errors of its `pub` functions are no texts.
 //! * `durations`: the name of a duration constant says what the duration is for.
@@ -18,6 +19,7 @@ mod circles;
 mod code_map;
 mod dependencies;
 mod doc_comments;
+mod drivers;
 mod durations;
 mod errors;
 mod lexer;
