@@ -1,4 +1,4 @@
-//! Access to volumes of the mirror for device servers, imports and the document's task.
+//! Access to volumes of the mirror for device servers and imports.
 
 use crate::event::{Event, EventSender};
 use crate::volume_request::{VolumeError, VolumeReplyTo, VolumeRequest, VolumeResult};
@@ -9,7 +9,7 @@ use dyad_types::{BLOCK_BYTES, BlockIndex, VolumeId};
 use std::ops::Range;
 use tokio::sync::oneshot;
 
-/// One volume, as a device server, an import or the document's task uses it: requests are sent as [`Event::Volume`].
+/// One volume, as a device server or an import uses it: requests are sent as [`Event::Volume`].
 #[derive(Clone)]
 pub struct VolumeBackend {
     event_sender: EventSender,

@@ -31,8 +31,8 @@ pub enum CoreMessage {
         /// JSON of `dyad_control::Reply`.
         reply: String,
     },
-    /// The sender has read or written this generation of the document in volume 0, durable on every in-sync node, and its
-    /// mirror knows the writers that follow from it.
+    /// The sender has read or written this generation of the document, and its mirror knows the writers that follow from it.
+    /// From the lead it is durable on every in-sync node.
     DocumentKnown { generation: u64 },
 }
 

@@ -21,8 +21,8 @@
 //!   whatever its right to run VMs.
 //! * The node that writes a volume and the node that runs a VM are taken only from a document that was read in the current
 //!   membership term ([`Placement::authoritative_document`]).
-//! * This node writes a volume that the peer may have written before only after the peer has said that it knows the document
-//!   that changes the writer (`rules/handover.rs`).
+//! * While both nodes are members, this node begins to write a volume that the peer may have written before only after the
+//!   peer has said that it knows the document that changes the writer, or after 3 s (`rules/handover.rs`).
 //! * The peer is not reported clean while its VMs are being failed over.
 //! * A VM or volume of a node outside the in-sync set stays as it is until that node's fence is over
 //!   ([`Placement::refuse_change`]).

@@ -199,6 +199,26 @@ fn a_new_volume_is_written_at_once() {
     assert_eq!(fixture.placement.writer_of(VolumeId(2)), Some(Writer::Me));
 }
 
+/// A generation that this node has not read may have named the peer as the writer.
+#[test]
+fn a_volume_that_is_new_after_a_skipped_generation_is_waited_for_and_the_image_of_an_import_is_not() {
+    let mut fixture = Fixture::with_web(Members::Both, NodeId::B);
+    let create = |name: &str, primary| Change::CreateVolume { name: name.into(), size: 1 << 20, primary };
+    let first = apply(&document(NodeId::B), &create("other", NodeId::A)).unwrap();
+    let mut skipped = apply(&first, &create("new", NodeId::A)).unwrap();
+    fixture.read(skipped.clone());
+    fixture.settle();
+    assert_eq!(fixture.placement.writer_of(VolumeId(3)), Some(Writer::None));
+    fixture.event(Event::PeerKnows { generation: skipped.generation });
+    fixture.settle();
+    assert_eq!(fixture.placement.writer_of(VolumeId(3)), Some(Writer::Me));
+    let changes = [Change::SetWitness { witness: None }, Change::BeginImport { name: "new".into() }];
+    changes.iter().for_each(|change| skipped = apply(&skipped, change).unwrap());
+    fixture.read(skipped);
+    fixture.settle();
+    assert_eq!(fixture.placement.writer_of(VolumeId(4)), Some(Writer::Me), "its first write comes at once");
+}
+
 #[test]
 fn the_peer_is_told_each_generation_once_in_a_session() {
     let mut fixture = Fixture::with_web(Members::Both, NodeId::A);

@@ -1,5 +1,5 @@
 //! The state thread of `dyad-core` on one node: it passes events between the shipped mirror, the shipped placement and the
-//! threads local them. What it lacks is what only people see: control socket, status, timeline, pairing.
+//! threads beside them. What it lacks is what only people see: control socket, status, timeline, pairing.
 
 use crate::guests::GuestResult;
 use crate::machine::VmIndex;

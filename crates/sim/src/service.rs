@@ -64,13 +64,17 @@ impl World {
         }
     }
 
-    /// A member of the newest configuration that works, reaches the witness and is not leaving.
+    /// A member of the newest configuration that works, reaches the witness and is not leaving. Nodes whose clocks drift apart by
+    /// more than the bound grant no leases, which is an alarm.
     fn well_member(&self) -> Option<usize> {
         let (_, newest) = self.chosen.last_key_value()?;
         let witness = self.witness_up && self.witness_rtt < SEC && self.link.loss == 0;
         (0..2).find(|&node| {
             let machine = &self.nodes[node];
-            let running = |core: &crate::machine::Core| core.model.placement.lifecycle() == Lifecycle::Running;
+            let running = |core: &crate::machine::Core| {
+                let drifts = core.quorum.alarms().any(|alarm| alarm == dyad_quorum::Alarm::ClockDrift);
+                core.model.placement.lifecycle() == Lifecycle::Running && !drifts
+            };
             witness
                 && newest.members.has(machine.id)
                 && machine.up

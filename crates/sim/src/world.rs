@@ -341,7 +341,8 @@ impl World {
                         (document.generation, document.vms.values().map(vm).collect::<Vec<_>>())
                     });
                     let permits = core.model.placement.permits().clone();
-                    (core.quorum.run_state(), core.model.mirror.phase(), vms, permits, core.model.idle())
+                    let alarms: Vec<_> = core.quorum.alarms().collect();
+                    (core.quorum.run_state(), alarms, core.model.mirror.phase(), vms, permits, core.model.idle())
                 });
                 let vms: Vec<_> = node.vms.iter().map(|vm| (vm.phase, vm.in_cgroup, vm.open.len())).collect();
                 format!("{}: up {} frozen {} vms {vms:?} {core:?}; ", node.id, node.up, node.frozen)

@@ -1,6 +1,7 @@
 //! The writers of the volumes, the device servers of this node, and the VMs that may run here.
 //!
-//! **Invariants.** Writers and permits are set from membership and document at each settling, and nowhere else. Servers are
+//! **Invariants.** Writers and permits are derived from membership and document: the writers also before a document is read,
+//! the permits at each settling, and they are withdrawn by a decommission. Servers are
 //! started at a settling only; they are also ended outside of it, before requests of a guest could fail. A volume has a
 //! device server only while this node writes it. A VM is permitted only while all its disks have servers, and the quorum
 //! thread was told that VMs run (`vms_reported`) before a permit is given.

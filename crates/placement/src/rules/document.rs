@@ -10,7 +10,10 @@ use dyad_types::BootTime;
 impl Placement {
     /// Takes a document that was read or written in the membership term `term` of this node.
     pub(crate) fn set_document(&mut self, now: BootTime, document: Document, term: MembershipTerm) {
-        self.await_handover(now, &document);
+        // A document of an earlier term says nothing about the writers of this one.
+        if term == self.document.term {
+            self.await_handover(now, &document);
+        }
         self.document.read_in = Some(if self.mutants.has(Mutant::KeepDocument) { self.document.term } else { term });
         self.document.newest = Some(document);
         self.volume_gc.scan_now();

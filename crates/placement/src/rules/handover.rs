@@ -4,14 +4,15 @@
 //! it has read the new document itself, the peer could still take itself for the writer and would end the session.
 //!
 //! **Invariant.** While both nodes are members, a node that was not the writer of a volume becomes it only after the peer has
-//! told that it knows a document at least as new, or after [`HANDOVER_TIMEOUT`]. Without an answer nothing is lost: the peer's
-//! mirror ends the session at the first write, and reads the document when it is connected again.
+//! told that it knows a document at least as new, or after [`HANDOVER_TIMEOUT`]. If the peer, or the lead that has written the
+//! document and not flushed it, takes longer than that, nothing is lost: the mirror of the old writer ends the session at the
+//! first write, and the documents are read again when the next session begins.
 
 use super::Placement;
 use crate::event::Action;
 use crate::mutants::Mutant;
 use crate::parts::Awaited;
-use dyad_desired::Document;
+use dyad_desired::{Document, Volume};
 use dyad_quorum::Members;
 use dyad_types::{BootTime, VolumeId};
 
@@ -29,23 +30,34 @@ impl Placement {
         }
     }
 
-    /// Notes the volumes that `next` gives to this node and whose writer was or may have been the peer. A volume that the
-    /// document before does not name is new: no node has written it.
+    /// Notes the volumes that `next`, a document of the present term, gives to this node and whose writer was or may have been
+    /// the peer.
     pub(crate) fn await_handover(&mut self, now: BootTime, next: &Document) {
         let before = self.authoritative_document();
-        let mine_before = |id: VolumeId| {
-            before.is_some_and(|before| {
-                let named = before.volumes.values().find(|volume| volume.ids().any(|of| of == id));
-                named.is_none_or(|volume| volume.primary == self.me)
-            })
-        };
-        let mine = next.volumes.values().filter(|volume| volume.primary == self.me).flat_map(|volume| volume.ids());
+        let mine = next.volumes.values().filter(|volume| volume.primary == self.me);
+        let ids = mine.flat_map(|volume| volume.ids().map(move |id| (volume, id)));
         let awaited = &self.peer_knowledge.awaited;
         let new = Awaited { generation: next.generation, since: now };
-        self.peer_knowledge.awaited = mine
-            .filter(|id| awaited.contains_key(id) || !mine_before(*id))
-            .map(|id| (id, awaited.get(&id).copied().unwrap_or(new)))
+        self.peer_knowledge.awaited = ids
+            .filter(|(volume, id)| awaited.contains_key(id) || !self.is_certainly_mine(before, next, volume, *id))
+            .map(|(_, id)| (id, awaited.get(&id).copied().unwrap_or(new)))
             .collect();
+    }
+
+    /// Whether the peer has certainly never written the volume `id` of this record: the document before named this node as
+    /// its writer, or the number is new in `next`.
+    fn is_certainly_mine(&self, before: Option<&Document>, next: &Document, volume: &Volume, id: VolumeId) -> bool {
+        let Some(before) = before else { return false };
+        let names = |id: VolumeId| before.volumes.values().find(|volume| volume.ids().any(|of| of == id));
+        match names(id) {
+            Some(named) => named.primary == self.me,
+            // A generation that this node has not read may have named the peer. The image of an import is sent to the node
+            // that writes the volume already.
+            None => {
+                let import = id != volume.id && names(volume.id).is_some_and(|named| named.primary == self.me);
+                import || next.generation <= before.generation + 1
+            }
+        }
     }
 
     /// Whether this node may become the writer of the volume now. From then on it is no longer waited for.

@@ -31,6 +31,7 @@ impl Placement {
             // The pair may change the document while this node is away.
             if self.membership.config.members.has(self.me) && !self.mutants.has(Mutant::KeepDocument) {
                 self.document.end_term();
+                self.peer_knowledge.awaited.clear();
             }
         }
         self.membership.config = config;
