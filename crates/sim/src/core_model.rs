@@ -36,7 +36,7 @@ pub(crate) enum Pending {
     FailOver,
     /// An operator waits for it.
     Operator(VmIndex, Change),
-    /// An operator waits for the creation of a volume that he deletes again.
+    /// An operator waits for the creation of a volume which is deleted again.
     Scratch(Change),
     /// The peer has passed it on.
     ForwardedByPeer(ChangeTicket),

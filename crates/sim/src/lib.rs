@@ -9,8 +9,9 @@
 //! A run has two parts: first random faults; then every fault ends and the pair must become whole without an operator.
 //! The checks: no VM executes twice. An epoch has one configuration. A flushed write is never lost; a write that was
 //! only acknowledged is not lost while one member keeps its memory. A read never returns older data than an earlier
-//! read. No guest gets an error. Each resync ends. At rest both replicas are equal. In a run with partial faults
-//! ([`Options::partial_faults`]) each request is answered within a bound, also during the fault.
+//! read. A decided change of the document is never lost. A deleted VM executes nowhere. While a member and the witness are
+//! well, each VM that shall run is served. No guest gets an error. Each resync ends. At rest both replicas are equal. In a
+//! run with partial faults ([`Options::partial_faults`]) each request is answered within a bound, also during the fault.
 //!
 //! It must never know real time, real threads or real randomness: a seed replays exactly.
 //!
