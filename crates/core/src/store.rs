@@ -23,8 +23,6 @@ const CHECKPOINT_JOB_EXTENTS: usize = 64;
 /// progress is told only then: the time must be far below the mirror's T_io of 3 s. A slow disk gets smaller jobs, of which
 /// one extent is the smallest: at most 16 reads and 8 writes.
 const CHECKPOINT_JOB_PERIOD: Duration = Duration::from_millis(250);
-/// Minimum interval between two reports of progress, so that short jobs of a fast disk do not crowd the event queue.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 /// Most reads of one round. Each blocks this thread until the disk answers, and the end of a sync or of a checkpoint job is
 /// noticed only between two rounds.
 const MAX_READS_PER_ROUND: usize = 16;
@@ -137,16 +135,14 @@ struct Checkpointing {
     steps: u64,
     /// The commands that wait for a checkpoint are to be tried again.
     may_have_room: bool,
-    /// `steps` of the newest report of progress, or when a command last waited for no checkpoint.
+    /// `steps` of the newest report of progress, or when the command that waits began to wait.
     told: u64,
-    /// Time of the newest report of progress.
-    told_at: Option<Instant>,
 }
 
 impl Default for Checkpointing {
     fn default() -> Self {
         // A slow disk takes about a second for as many random reads and writes.
-        Self { job_began: None, extents: 8, steps: 0, may_have_room: false, told: 0, told_at: None }
+        Self { job_began: None, extents: 8, steps: 0, may_have_room: false, told: 0 }
     }
 }
 
@@ -175,7 +171,6 @@ impl Store {
             self.run_queue();
             self.begin_sync();
             self.begin_checkpoint_job();
-            self.tell_progress();
             self.show();
         }
     }
@@ -220,6 +215,9 @@ impl Store {
         if self.stalled && !self.checkpoint.may_have_room && self.pool.usable().is_ok() {
             return;
         }
+        if let Some((op, _)) = self.queue.front().filter(|_| self.stalled) {
+            self.tell_progress(*op);
+        }
         (self.stalled, self.checkpoint.may_have_room) = (false, false);
         let mut reads = 0;
         while let Some((op, command)) = self.queue.pop_front() {
@@ -238,6 +236,7 @@ impl Store {
                 Ok(CommandCompletion::AfterCheckpoint) => {
                     self.queue.push_front((op, command));
                     self.stalled = true;
+                    self.checkpoint.told = self.checkpoint.steps;
                     return;
                 }
                 Err(e) => self.answer(op, Err(e)),
@@ -295,16 +294,12 @@ impl Store {
         }
     }
 
-    /// Tells the mirror that the disks have completed steps of the checkpoint for which the first command of the queue waits.
-    fn tell_progress(&mut self) {
+    /// Tells the mirror that the disks have completed steps of the checkpoint for which this command has waited. The command
+    /// is about to be tried again. The mirror must learn of steps that let it through as well: what the peer asks next may
+    /// wait for the next step.
+    fn tell_progress(&mut self, op: StoreOp) {
         let steps = self.checkpoint.steps;
-        let Some((op, _)) = self.queue.front().filter(|_| self.stalled) else {
-            self.checkpoint.told = steps;
-            return;
-        };
-        let op = *op;
-        if self.checkpoint.told < steps && self.checkpoint.told_at.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL) {
-            (self.checkpoint.told, self.checkpoint.told_at) = (steps, Some(Instant::now()));
+        if std::mem::replace(&mut self.checkpoint.told, steps) < steps {
             self.event_sender.send(Event::StoreProgress { op, steps });
         }
     }

@@ -16,7 +16,8 @@ pub enum Event {
     Volume { req: RequestId, change: VolumeChange },
     /// The store finished a command.
     Stored { op: StoreOp, result: Result<StoreOutput, StoreError> },
-    /// A command waits for a checkpoint of the store, and the disks have completed a step of that checkpoint.
+    /// A command waits for a checkpoint of the store, and the disks have completed a step of that checkpoint. The command may
+    /// be answered right after this event.
     StoreProgress {
         /// The command. Ignored if it is answered already.
         op: StoreOp,

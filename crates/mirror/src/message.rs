@@ -92,8 +92,8 @@ pub enum Body {
         /// Mask of the blocks to mark, all of them bad in `image`.
         lost: u16,
     },
-    /// Commands of the sender's store wait for a checkpoint that makes progress, so its replies may be late. Sent at most
-    /// every sixth of [`Tuning::stuck`](crate::Tuning::stuck).
+    /// Commands of the sender's store waited for a checkpoint that makes progress, so its replies may be late. Sent at most
+    /// every fifteenth of [`Tuning::stuck`](crate::Tuning::stuck).
     StoreProgress {
         /// Number of checkpoint steps that the sender's disks have completed since its store was opened. The message counts
         /// only if this number has grown within the session.

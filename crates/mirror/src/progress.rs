@@ -17,8 +17,8 @@ use crate::types::StoreOp;
 /// The progress of this node's store that the peer is to be told.
 #[derive(Debug, Default)]
 pub(crate) struct ProgressReport {
-    /// The command that waits, and the number of completed steps, if they were not told yet.
-    untold: Option<(StoreOp, u64)>,
+    /// The number of completed steps, if it was not told yet.
+    untold: Option<u64>,
     /// Time of the newest message.
     told: Option<Awake>,
 }
@@ -43,19 +43,19 @@ impl Mirror {
     pub(crate) fn on_store_progress(&mut self, op: StoreOp, steps: u64) {
         let now = self.awake();
         if self.store.progress(op, now, self.tuning.progress_limit) {
-            self.clocks.progress.untold = Some((op, steps));
+            self.clocks.progress.untold = Some(steps);
             self.tell_progress();
         }
     }
 
-    /// Tells the peer of untold progress, at most every sixth of [`Tuning::stuck`](crate::Tuning::stuck), while the command
-    /// still waits.
+    /// Tells the peer of untold progress, at most every fifteenth of [`Tuning::stuck`](crate::Tuning::stuck). It does so also
+    /// when the command is answered: a request of the peer, such as a flush, may need several commands, and the next one may
+    /// wait for the next step.
     pub(crate) fn tell_progress(&mut self) {
         let now = self.awake();
-        let interval = self.tuning.stuck / 6;
+        let interval = self.tuning.stuck / 15;
         let report = &mut self.clocks.progress;
-        report.untold = report.untold.filter(|(op, _)| self.store.is_unanswered(*op));
-        let Some((_, steps)) = report.untold else { return };
+        let Some(steps) = report.untold else { return };
         if self.store.stuck_through.is_some() || report.told.is_some_and(|told| now.since(told) < interval) {
             return;
         }

@@ -158,11 +158,6 @@ impl StoreQueue {
         self.unanswered_oldest().map_or(0, |oldest| now.since(oldest.progressed))
     }
 
-    /// Whether this command is unanswered.
-    pub fn is_unanswered(&self, op: StoreOp) -> bool {
-        self.ops.contains_key(&op)
-    }
-
     /// The newest unanswered command.
     pub fn newest(&self) -> Option<StoreOp> {
         self.ops.keys().next_back().copied()

@@ -39,7 +39,7 @@ pub struct Store {
     steps: u64,
     /// The number of steps at the newest try of a command that waits for a checkpoint.
     tried_at: u64,
-    /// The number of steps that the mirror was told, or when no command was queued last.
+    /// The number of steps that the mirror was told, or when the command that waits began to wait.
     told: u64,
 }
 
@@ -101,6 +101,14 @@ impl World {
         let Some((op, command)) = store.queue.pop_front() else {
             return self.begin_background_work(node);
         };
+        // As the store thread: also steps that let the command through are told.
+        let steps = store.steps;
+        let progress = store.stalled && std::mem::replace(&mut store.told, steps) < steps;
+        if progress && planted_bug != Some(PlantedBug::NoStoreProgress) {
+            self.count_event("store progress");
+            self.mirror(node, Event::StoreProgress { op, steps });
+        }
+        let Some(core) = &mut self.nodes[node].core else { return };
         let mut error_text = String::new();
         let outcome = match planted_answer(planted_bug, &command, affected) {
             Some(outcome) => Ok(outcome),
@@ -125,23 +133,14 @@ impl World {
                 let store = &mut core.store;
                 store.queue.push_front((op, command));
                 let steps = store.steps;
-                (store.stalled, store.tried_at) = (true, steps);
-                let progress = std::mem::replace(&mut store.told, steps) < steps;
+                (store.stalled, store.tried_at, store.told) = (true, steps, steps);
                 self.count_event("journal full");
-                self.begin_background_work(node);
-                if progress && planted_bug != Some(PlantedBug::NoStoreProgress) {
-                    self.count_event("store progress");
-                    self.mirror(node, Event::StoreProgress { op, steps });
-                }
-                return;
+                return self.begin_background_work(node);
             }
             Err(error) => self.send_result(node, op, Err(error)),
         }
         if let Some(core) = &mut self.nodes[node].core {
             core.store.stalled = false;
-            if core.store.queue.is_empty() {
-                core.store.told = core.store.steps;
-            }
         }
         self.begin_background_work(node);
         let delay = self.prng.within(5 * US..80 * US);

@@ -148,6 +148,40 @@ fn steps_of_a_slow_checkpoint_are_told_while_a_write_waits_for_room() {
     assert!(told >= 4, "progress was told {told} times");
 }
 
+/// A flush of the peer may need several commands, each of which waits for one step: it learns of steps that let a command
+/// through as well.
+#[test]
+fn steps_that_let_the_only_command_through_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (sender, events) = channel();
+    let pool = pool_on_slow_disk(dir.path(), &Arc::default(), Duration::from_millis(40));
+    let store = StoreHandle::start(pool, Vec::new(), EventSender(sender));
+    // Each step takes at least 100 ms, so a told step less than 60 ms before the answer is the one that let the write through.
+    let (mut waits, mut told_to_the_end) = (0, 0);
+    for seq in 0..16 {
+        let stamp = Stamp { epoch: Epoch(1), seq: Seq(2 + seq) };
+        let data = vec![seq as u8; 256 * BLOCK].into();
+        store.run(StoreOp(seq), StoreCommand::Write { volume: VolumeId(1), stamp, block: BlockIndex(0), data });
+        let mut newest_told: Option<Instant> = None;
+        loop {
+            match events.recv_timeout(TEST_TIMEOUT) {
+                Ok(Event::Store(done)) => {
+                    assert_eq!((done.op, &done.result), (StoreOp(seq), &Ok(StoreOutput::Done)));
+                    break;
+                }
+                Ok(Event::StoreProgress { op, .. }) if op == StoreOp(seq) => newest_told = Some(Instant::now()),
+                other => panic!("{other:?}"),
+            }
+        }
+        if let Some(told) = newest_told {
+            waits += 1;
+            told_to_the_end += u32::from(told.elapsed() < Duration::from_millis(60));
+        }
+    }
+    assert!(waits >= 4, "{waits} writes waited");
+    assert!(told_to_the_end > waits / 2, "{told_to_the_end} of {waits}");
+}
+
 #[test]
 fn a_checkpoint_job_on_a_slow_disk_is_small_and_grows_again() {
     let millis = Duration::from_millis;

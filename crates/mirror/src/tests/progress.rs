@@ -52,6 +52,29 @@ fn a_peer_whose_full_journal_makes_room_slowly_is_not_stuck() {
     pair.check_replicas();
 }
 
+/// Each command that the peer asks for waits for one step, and is answered before the node may tell of that step.
+#[test]
+fn a_step_is_told_although_its_command_is_answered_at_once() {
+    let mut pair = steady();
+    pair.step(Hang { node: 1, hangs: true });
+    pair.step(WRITE);
+    pair.step(Flush { volume: 0 });
+    run(&mut pair, 1);
+    for _ in 0..2 {
+        // The first of two steps is told at once, so the second is too early for a message, which has to follow.
+        pair.step(Progress { node: 1 });
+        run(&mut pair, 1);
+        pair.step(Progress { node: 1 });
+        pair.step(Hang { node: 1, hangs: false });
+        pair.step(Store { node: 1, count: 1 });
+        pair.step(Hang { node: 1, hangs: true });
+        run(&mut pair, 29);
+    }
+    assert_eq!((storage(&pair), stuck(&pair)), ([false, false], [0, 0]));
+    pair.heal();
+    pair.check_replicas();
+}
+
 #[test]
 fn a_peer_whose_disk_hangs_in_a_checkpoint_is_stuck_after_t_io() {
     let mut pair = steady();
