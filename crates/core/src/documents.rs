@@ -5,6 +5,7 @@
 //! its change is sent, unless the cache cannot be written.
 
 use crate::event::{DocumentRead, Event, EventSender};
+use crate::repetition::Repetition;
 use crate::volume_request::{VolumeError, VolumeReplyTo, VolumeRequest};
 use bytes::Bytes;
 use dyad_control::{Refusal, RefusalCode, chain};
@@ -15,6 +16,7 @@ use dyad_provision::document_cache;
 use dyad_types::VolumeId;
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
+use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 /// Inputs of the task.
@@ -34,7 +36,13 @@ pub enum DocumentInput {
 /// Starts the task. `state` is the folder of the document cache.
 pub fn start(event_sender: EventSender, state: PathBuf) -> mpsc::UnboundedSender<DocumentInput> {
     let (sender, inputs) = mpsc::unbounded_channel();
-    let driver = Driver { event_sender, state, task: DocumentTask::default(), peer_decisions: HashMap::new() };
+    let driver = Driver {
+        event_sender,
+        state,
+        task: DocumentTask::default(),
+        peer_decisions: HashMap::new(),
+        failure: Repetition::default(),
+    };
     tokio::spawn(driver.run(inputs));
     sender
 }
@@ -46,6 +54,8 @@ struct Driver {
     task: DocumentTask,
     /// Decisions of the peer that wait for the requests before them.
     peer_decisions: HashMap<ChangeTicket, Result<(), Refusal>>,
+    /// The newest failure of reading.
+    failure: Repetition,
 }
 
 impl Driver {
@@ -97,7 +107,12 @@ impl Driver {
             }
             DocumentAction::Publish { document, term, changed } => self.publish(document, term, changed).await,
             DocumentAction::ReadEnded => self.event_sender.send(Event::DocumentReadEnded),
-            DocumentAction::NotRead(error) => tracing::info!(%error, "the document cannot be read now"),
+            DocumentAction::NotRead(error) => {
+                // Reading is tried again several times a second.
+                if self.failure.is_due(&error.to_string(), Instant::now()) {
+                    tracing::info!(%error, "the document cannot be read now");
+                }
+            }
             DocumentAction::OneCopyDamaged(error) => {
                 tracing::info!(error, "one slot of the document is not usable; the other one is");
             }
@@ -129,7 +144,8 @@ impl Driver {
     }
 
     /// Sends a document to `CoreState`, and stores it in the document cache if it has changed.
-    async fn publish(&self, document: Document, term: MembershipTerm, changed: bool) {
+    async fn publish(&mut self, document: Document, term: MembershipTerm, changed: bool) {
+        self.failure.ended();
         let kept = changed.then(|| document.clone());
         self.event_sender.send(Event::DocumentRead(DocumentRead { document, term }));
         let Some(kept) = kept else { return };

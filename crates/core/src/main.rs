@@ -23,6 +23,8 @@ const WATCHDOG_FEED_INTERVAL: Duration = Duration::from_millis(500);
 fn main() -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("DYAD_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    // With the next entries it tells how long the start took: the peer waits for it for little more than a second.
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "dyad-core starts");
     panics::end_process_on_panic();
     let options = Options::parse();
     for folder in [&options.state, &options.run] {

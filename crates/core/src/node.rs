@@ -93,6 +93,7 @@ pub fn run(start: MemberStart<'_>, events: &Receiver<Event>) -> Result<(), NodeE
     conclude_self_test(&options, watchdog.as_ref().map(|(_, info)| info), &mut timeline);
 
     let disks = PoolDisks::find(&options, &identity)?;
+    tracing::info!("the pool's disks are found");
     let sizes = disks.sizes();
     let id = slots::RegisterId { pair: identity.pair_number(), node: identity.me };
     let (register, record) = RegisterFiles::open([&options.state, &disks.indexes[0]], id)?;
@@ -123,6 +124,7 @@ pub fn run(start: MemberStart<'_>, events: &Receiver<Event>) -> Result<(), NodeE
         event_sender: event_sender.clone(),
     }
     .start(inputs);
+    tracing::info!("heartbeats begin");
 
     let pool = open_pool(&disks, &identity, &mut timeline).inspect_err(|_| {
         // The other node, if it is in sync, has all data of this one: it takes over.

@@ -14,6 +14,7 @@ use crate::quorum_handle::QuorumInput;
 use crate::quorum_update::{QuorumSnapshot, QuorumUpdate, WitnessHealth};
 use crate::register::Register;
 use crate::selftest::WATCHDOG_FEED_INTERVAL;
+use crate::turn::{TurnStep, TurnTimer};
 use crate::watchdog::Watchdog;
 use dyad_link::beacon::{Beacon, Received, Wake};
 use dyad_placement::CgroupCommand;
@@ -104,9 +105,8 @@ struct QuorumLoop {
 impl QuorumLoop {
     fn run(mut self, inputs: &Receiver<QuorumInput>) {
         let mut refreshed = Instant::now();
-        let mut overslept = Duration::ZERO;
+        let (mut turn, mut overslept) = (TurnTimer::begin(), Duration::ZERO);
         loop {
-            let woke = Instant::now();
             loop {
                 match inputs.try_recv() {
                     Ok(QuorumInput::Stop) | Err(TryRecvError::Disconnected) => return,
@@ -116,29 +116,32 @@ impl QuorumLoop {
                     Err(TryRecvError::Empty) => break,
                 }
             }
+            turn.end_step(TurnStep::Inputs);
             let mut woken = false;
             if clock::now() >= self.resources.quorum.next_wakeup() {
                 // Datagrams that arrived while this thread was not scheduled are read before the peer is judged silent.
                 woken = self.catch_up();
                 self.handle(dyad_quorum::Event::Tick);
             }
+            turn.end_step(TurnStep::Deadlines);
             if let Some(watchdog) = &mut self.resources.watchdog
                 && !self.stop_feeding
                 && self.resources.quorum.may_feed_watchdog(clock::now())
             {
                 watchdog.feed();
             }
+            turn.end_step(TurnStep::Watchdog);
             if refreshed.elapsed() >= INTERFACE_SCAN_INTERVAL {
                 refreshed = Instant::now();
                 self.resources.beacon.refresh();
             }
+            turn.end_step(TurnStep::Interfaces);
             self.show();
-            let worked = woke.elapsed();
-            if overslept + worked > LATE_REPORT_DELAY {
-                let (waited_ms, worked_ms) = (overslept.as_millis() as u64, worked.as_millis() as u64);
-                self.resources.event_sender.send(Event::Quorum(QuorumUpdate::Late { waited_ms, worked_ms }));
+            turn.end_step(TurnStep::Report);
+            if let Some(late) = turn.late(overslept, LATE_REPORT_DELAY) {
+                self.resources.event_sender.send(Event::Quorum(QuorumUpdate::Late(late)));
             }
-            overslept = if woken { Duration::ZERO } else { self.listen() };
+            (turn, overslept) = if woken { (TurnTimer::begin(), Duration::ZERO) } else { self.listen() };
         }
     }
 
@@ -159,13 +162,14 @@ impl QuorumLoop {
         false
     }
 
-    /// Waits for a datagram, an input or the next deadline, and handles a datagram. Returns by how much the wait was longer
-    /// than asked for.
-    fn listen(&mut self) -> Duration {
+    /// Waits for a datagram, an input or the next deadline, and handles a datagram, the first step of the next turn. Returns that
+    /// turn, and by how much the wait was longer than asked for.
+    fn listen(&mut self) -> (TurnTimer, Duration) {
         let begin = Instant::now();
         let sleep = self.resources.quorum.next_wakeup().since(clock::now());
         let sleep = Duration::from_nanos(sleep).min(WATCHDOG_FEED_INTERVAL);
         let wake = self.resources.beacon.receive(sleep);
+        let mut turn = TurnTimer::begin();
         let overslept = begin.elapsed().saturating_sub(sleep);
         let heard = match wake {
             Ok(Wake::Datagram(received)) => decode(&received),
@@ -179,7 +183,8 @@ impl QuorumLoop {
         if let Some((path, datagram)) = heard {
             self.handle(dyad_quorum::Event::Peer { path, datagram });
         }
-        overslept
+        turn.end_step(TurnStep::Datagram);
+        (turn, overslept)
     }
 
     fn handle(&mut self, event: dyad_quorum::Event) {

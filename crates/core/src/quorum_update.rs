@@ -1,5 +1,6 @@
 //! Updates of the quorum thread for `CoreState`, as plain values.
 
+use crate::turn::LateTurn;
 use dyad_quorum::{Alarm, BootTime, Config, KillReason, Members, Note, RunState};
 use std::net::SocketAddr;
 
@@ -26,12 +27,7 @@ pub enum QuorumUpdate {
     /// A planned leave is complete.
     LeaveDone,
     /// The quorum thread sent no heartbeat for more than 200 ms: it was not scheduled, or its own work took too long.
-    Late {
-        /// Time spent waiting for a processor beyond the sleep that was asked for, in milliseconds.
-        waited_ms: u64,
-        /// Time spent in the thread's own work, in milliseconds.
-        worked_ms: u64,
-    },
+    Late(LateTurn),
     /// The state of the quorum machine, sent at each change.
     Snapshot(QuorumSnapshot),
 }

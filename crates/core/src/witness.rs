@@ -11,6 +11,7 @@ mod tests;
 use crate::clock;
 use crate::quorum_handle::{QuorumHandle, QuorumInput};
 use crate::quorum_update::WitnessHealth;
+use crate::repetition::Repetition;
 use dyad_link::{Fingerprint, PairId, tls};
 use dyad_provision::identity::Witness;
 use dyad_quorum::{AcceptorReply, Event, WitnessReply, WitnessRequest, WitnessRequestId};
@@ -143,6 +144,8 @@ struct Task<L> {
     answers: bool,
     /// Number of requests for a decision in a row that got no answer in time.
     late_decisions: u32,
+    /// The newest reason for which there was no answer.
+    failure: Repetition,
 }
 
 impl<L: WitnessLine> Task<L> {
@@ -163,6 +166,7 @@ impl<L: WitnessLine> Task<L> {
             last_answer: None,
             answers: false,
             late_decisions: 0,
+            failure: Repetition::default(),
         }
     }
 
@@ -203,6 +207,7 @@ impl<L: WitnessLine> Task<L> {
             Ok((reply, rtt)) => {
                 self.answers = true;
                 self.late_decisions = 0;
+                self.failure.ended();
                 self.last_answer = Some(clock::now());
                 self.quorum_thread
                     .send(QuorumInput::Witness(WitnessHealth::Answers { rtt_us: rtt.as_micros() as u64 }));
@@ -214,7 +219,9 @@ impl<L: WitnessLine> Task<L> {
                 if late && queued.kind != RequestKind::Read {
                     self.late_decisions = self.late_decisions.saturating_add(1);
                 }
-                tracing::warn!(%why, "the witness gave no answer");
+                if self.failure.is_due(&why.to_string(), std::time::Instant::now()) {
+                    tracing::warn!(%why, "the witness gave no answer");
+                }
                 self.quorum_thread.send(QuorumInput::Witness(WitnessHealth::Silent { since: self.last_answer }));
                 WitnessReply::NoAnswer
             }

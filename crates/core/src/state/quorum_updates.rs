@@ -40,11 +40,8 @@ impl CoreState {
                 let (kind, text) = note_text(at, &note);
                 self.handles.timeline.note_at(at, kind, text);
             }
-            QuorumUpdate::Late { waited_ms, worked_ms } => {
-                let text = format!(
-                    "This node sent no heartbeats: their thread was not scheduled for {waited_ms} ms and then worked for {worked_ms} ms."
-                );
-                self.handles.timeline.note(TimelineKind::Late, text);
+            QuorumUpdate::Late(turn) => {
+                self.handles.timeline.note(TimelineKind::Late, format!("This node sent no heartbeats: {turn}."));
             }
             QuorumUpdate::LeaveDone => self.place(Event::LeaveDone),
             QuorumUpdate::Snapshot(snapshot) => {
