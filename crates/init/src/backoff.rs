@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-/// Delay after the first short run; it doubles with each further one.
+/// Delay after the first short run; it doubles with each further one. After a stable run there is no delay: the peer waits
+/// for a restarted `dyad-core` for little more than a second (`Timing::restart_timeout` of `dyad-quorum`).
 const FIRST_RESTART_DELAY: Duration = Duration::from_millis(100);
 const MAX_RESTART_DELAY: Duration = Duration::from_secs(30);
-/// Run time after which a service counts as stable: its next delay is the first one again.
+/// Run time after which a service counts as stable: it is started again at once.
 const STABLE_RUN_PERIOD: Duration = Duration::from_secs(60);
 
-/// The restart delay of one service: 100 ms, doubled after each short run, at most 30 s.
+/// The restart delay of one service: none after a stable run, 100 ms after the first short run, doubled after each further
+/// one, at most 30 s.
 #[derive(Debug, Clone, Default)]
 pub struct Backoff {
     /// Number of runs since the last stable one.
@@ -20,6 +22,7 @@ impl Backoff {
     pub fn ended(&mut self, run: Duration) -> Duration {
         if run >= STABLE_RUN_PERIOD {
             self.short_runs = 0;
+            return Duration::ZERO;
         }
         let delay = FIRST_RESTART_DELAY.saturating_mul(1 << self.short_runs.min(16)).min(MAX_RESTART_DELAY);
         self.short_runs += 1;
@@ -44,7 +47,8 @@ mod tests {
         for _ in 0..9 {
             backoff.ended(Duration::ZERO);
         }
-        assert_eq!(backoff.ended(STABLE_RUN_PERIOD), FIRST_RESTART_DELAY);
+        assert_eq!(backoff.ended(STABLE_RUN_PERIOD), Duration::ZERO);
+        assert_eq!(backoff.ended(Duration::ZERO), FIRST_RESTART_DELAY);
         assert_eq!(backoff.ended(Duration::ZERO), FIRST_RESTART_DELAY * 2);
     }
 }
