@@ -15,6 +15,7 @@ use dyad_types::NodeId;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::runtime::Runtime;
 
+use crate::freezable_folder::FreezableFolder;
 use crate::namespaces::{CABLES, Namespaces};
 
 /// Bytes of each pool disk; the files are sparse.
@@ -54,9 +55,26 @@ impl CoreDaemons {
     /// # Errors
     /// A namespace or file cannot be created, or a daemon does not answer in time.
     pub fn blank(program: &Path, folder: &Path) -> Result<Self> {
-        if folder.exists() {
-            fs::remove_dir_all(folder).with_context(|| format!("Cannot empty {}.", folder.display()))?;
-        }
+        empty(folder)?;
+        Self::blank_in(program, folder)
+    }
+
+    /// As [`CoreDaemons::blank`], and the pool disk of each side lies in a file system of its own.
+    ///
+    /// # Errors
+    /// As [`CoreDaemons::blank`] and [`FreezableFolder::new`].
+    pub fn blank_on_freezable_disks(program: &Path, folder: &Path) -> Result<(Self, [FreezableFolder; 2])> {
+        empty(folder)?;
+        let mount = |letter: &str| {
+            fs::create_dir_all(folder.join(letter))?;
+            let image = folder.join(letter).join("disk.image");
+            FreezableFolder::new(&image, POOL_DISK_BYTES * 5 / 4, &disk_folder(&folder.join(letter)))
+        };
+        let disks = [mount("a")?, mount("b")?];
+        Ok((Self::blank_in(program, folder)?, disks))
+    }
+
+    fn blank_in(program: &Path, folder: &Path) -> Result<Self> {
         let side = |letter: &str| Side { folder: folder.join(letter), vm_cgroup: PathBuf::new(), running: None };
         let mut daemons = Self {
             sides: [side("a"), side("b")],
@@ -64,7 +82,7 @@ impl CoreDaemons {
             namespaces: Namespaces::new()?,
         };
         for number in [0, 1] {
-            fs::create_dir_all(&daemons.sides[number].folder)?;
+            fs::create_dir_all(disk_folder(&daemons.sides[number].folder))?;
             File::create(daemons.disk(number))?.set_len(POOL_DISK_BYTES)?;
             daemons.start(program, number)?;
         }
@@ -247,7 +265,7 @@ impl CoreDaemons {
 
     /// Path of the file that is the pool disk of side 0 or 1.
     pub fn disk(&self, number: usize) -> PathBuf {
-        self.sides[number].folder.join("pool.disk")
+        disk_folder(&self.sides[number].folder).join("pool.disk")
     }
 
     /// Sends a request to the daemon of side 0 or 1 and returns its reply.
@@ -362,4 +380,16 @@ impl CoreDaemons {
         let status = self.wait("the volume to be served", number, START_DEADLINE, |status| socket(status).is_some())?;
         Ok(socket(&status).context("The volume has no device.")?.into())
     }
+}
+
+fn empty(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("Cannot empty {}.", folder.display()))?;
+    }
+    Ok(())
+}
+
+/// The folder of the pool disk, within the folder of a side.
+fn disk_folder(side: &Path) -> PathBuf {
+    side.join("disk")
 }

@@ -1,4 +1,4 @@
-//! Two network namespaces, connected by two virtual cables (veth pairs).
+//! Two network namespaces, connected by two virtual cables (veth pairs), with packet filters.
 
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -46,6 +46,22 @@ impl Namespaces {
     /// Name of the namespace of side 0 or 1.
     pub fn name(&self, side: usize) -> &str {
         &self.names[side]
+    }
+
+    /// Drops the data between the nodes (TCP port 7402) and lets heartbeats (UDP) and the witness pass; or lets all pass.
+    ///
+    /// # Errors
+    /// nftables is missing or refuses.
+    pub fn block_data(&self, block: bool) -> Result<()> {
+        let rules = if block {
+            "table inet data { chain in { type filter hook input priority 0; tcp dport 7402 drop; tcp sport 7402 drop; }; }"
+        } else {
+            "delete table inet data"
+        };
+        for name in &self.names {
+            ip(&["netns", "exec", name, "nft", rules])?;
+        }
+        Ok(())
     }
 
     /// Plugs or pulls one of [`CABLES`].

@@ -375,13 +375,18 @@ fn a_witness_named_at_setup_is_enrolled_before_a_disk_is_touched() {
 /// Two daemons that form a pair, with a witness that holds the tie vote.
 fn pair_with_witness(program: &Path, folder: &Path) -> (CoreDaemons, RunningProgram) {
     let daemons = CoreDaemons::blank(program, folder).unwrap();
-    let (running, code) = witness(&daemons, folder);
+    let running = form_pair_with_witness(&daemons, folder);
+    (daemons, running)
+}
+
+fn form_pair_with_witness(daemons: &CoreDaemons, folder: &Path) -> RunningProgram {
+    let (running, code) = witness(daemons, folder);
     let witness = Some(Enrol { address: "10.77.0.1".into(), code });
     daemons.ask(0, &Request::CreatePair(CreatePair { witness, ..daemons.create_pair_request(0) })).unwrap();
     daemons.wait("the first daemon to work", 0, Duration::from_secs(60), |status| status.quorum.is_some()).unwrap();
     daemons.join(1).unwrap();
-    wait_for_witness(&daemons);
-    (daemons, running)
+    wait_for_witness(daemons);
+    running
 }
 
 /// Waits until both nodes are in sync, reach the witness, and the witness holds the tie vote.
@@ -423,6 +428,153 @@ fn a_killed_daemon_that_restarts_soon_causes_no_fail_over() {
         ring.check();
         daemons.wait_in_sync().unwrap();
         assert_eq!([epoch(&daemons, 0), epoch(&daemons, 1)], [before; 2], "{:?}", daemons.timeline(1 - number));
+    }
+    drop(daemons);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// The longest time for which a guest may wait while one node and the witness are well: D + T_io + T_cas + 5 s, 8.6 s on a
+/// machine that does nothing else, and time for one that does.
+const SERVICE_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Asserts that the daemon of this side becomes the only member.
+fn wait_alone(daemons: &CoreDaemons, number: usize) {
+    let alone = |status: &dyad_control::Status| {
+        status.quorum.as_ref().is_some_and(|quorum| quorum.may_run && quorum.members.len() == 1)
+    };
+    daemons.wait("this node to go on alone", number, SERVICE_DEADLINE, alone).unwrap();
+}
+
+/// A firewall between the nodes, a switch that loses large frames: the peer is heard, and takes no data.
+#[test]
+fn a_peer_that_is_heard_and_takes_no_data_is_removed() {
+    let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (core_program(), folder("data"));
+    let (daemons, _witness) = pair_with_witness(&program, &folder);
+    let mut ring = ring(&daemons);
+    ring.write_counters(20);
+    daemons.namespaces.block_data(true).unwrap();
+    let begin = std::time::Instant::now();
+    ring.write_counters(1);
+    let waited = begin.elapsed();
+    println!("the guest waited for {} ms", waited.as_millis());
+    assert!(waited < SERVICE_DEADLINE, "the guest waited for {waited:?}");
+    wait_alone(&daemons, 0);
+    // The node that was removed runs no VM, and neither node calls the other one silent.
+    let removed = daemons.status(1).unwrap().quorum.unwrap();
+    assert!(!removed.may_run && removed.peer_alive, "{removed:?}");
+    ring.write_counters(20);
+    daemons.namespaces.block_data(false).unwrap();
+    daemons.wait_in_sync().unwrap();
+    ring.write_counters(20);
+    ring.check();
+    drop(daemons);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Neither disk returns an error, and the node with the hanging one is heard all the time.
+#[test]
+fn a_node_whose_pool_disk_hangs_is_removed() {
+    let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (core_program(), folder("hang"));
+    let (daemons, disks) = CoreDaemons::blank_on_freezable_disks(&program, &folder).unwrap();
+    let _witness = form_pair_with_witness(&daemons, &folder);
+    let mut ring = ring(&daemons);
+    ring.write_counters(20);
+
+    // The peer's disk: the guest goes on after a pause.
+    disks[1].freeze().unwrap();
+    let begin = std::time::Instant::now();
+    ring.write_counters(1);
+    let waited = begin.elapsed();
+    println!("the guest waited for {} ms while the peer's disk hung", waited.as_millis());
+    assert!(waited < SERVICE_DEADLINE, "the guest waited for {waited:?}");
+    wait_alone(&daemons, 0);
+    ring.write_counters(20);
+    disks[1].thaw().unwrap();
+    daemons.wait_in_sync().unwrap();
+    ring.write_counters(20);
+
+    // The disk under the guest: the other node goes on. Its register lies on the hanging disk as well, so it cannot accept its
+    // removal, and these nodes have no watchdog: the volume is served when the disk answers again.
+    disks[0].freeze().unwrap();
+    let next = ring.counter + 1;
+    ring.driver.begin_write(CounterRing::offset(next), &encode(next, BootNumber(1))).unwrap();
+    wait_alone(&daemons, 1);
+    let told = daemons.timeline(0).unwrap();
+    let names_the_disk = |event: &TimelineEvent| event.text.contains("pool disk of this node does not answer");
+    assert!(told.iter().any(names_the_disk), "{told:#?}");
+    assert!(!ring.driver.is_answered().unwrap(), "acknowledged by a node that is no member");
+    disks[0].thaw().unwrap();
+    let mut there = CounterRing {
+        driver: DiskDriver::connect(&daemons.wait_for_device(1, "ring").unwrap()).unwrap(),
+        counter: ring.counter,
+    };
+    let newest = there.newest();
+    assert!((ring.counter..=next).contains(&newest), "{newest}");
+    there.counter = newest;
+    there.write_counters(20);
+    daemons.wait_in_sync().unwrap();
+    there.write_counters(20);
+    there.check();
+    drop(daemons);
+    drop(disks);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Whether side 0 has told that a pool is full and not that it has room again.
+fn is_full(daemons: &CoreDaemons) -> bool {
+    let told = daemons.timeline(0).unwrap();
+    let newest = told.iter().rev().find(|event| event.kind == TimelineKind::PoolFull);
+    newest.is_some_and(|event| event.text.contains("is full"))
+}
+
+/// A deletion makes room, so it must not wait for room, also after the session was reset.
+#[test]
+fn a_volume_is_deleted_while_the_pool_is_full_and_a_write_waits() {
+    const MIB: usize = 1 << 20;
+    let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (core_program(), folder("full"));
+    let mut daemons = CoreDaemons::pair(&program, &folder).unwrap();
+    daemons.create_volume("spare", 64).unwrap();
+    let mut spare = DiskDriver::connect(&daemons.create_vm_on("spare").unwrap()).unwrap();
+    for mib in 0..32 {
+        spare.write(mib << 20, &[1; MIB]).unwrap();
+    }
+    drop(spare);
+    let mut driver = DiskDriver::connect(&daemons.create_volume_with_vm("big", 2048).unwrap()).unwrap();
+    let mut written = 0;
+    // Until a write is not answered within a second.
+    loop {
+        assert!(written < 1024, "the pool takes more than its disk has");
+        driver.begin_write(written << 20, &[2; MIB]).unwrap();
+        let asked = std::time::Instant::now();
+        while !driver.is_answered().unwrap() && asked.elapsed() < Duration::from_secs(1) {
+            std::thread::yield_now();
+        }
+        if is_full(&daemons) && !driver.is_answered().unwrap() {
+            break;
+        }
+        driver.finish().unwrap();
+        written += 1;
+    }
+    println!("the pool is full after {written} MiB");
+    daemons.kill(1);
+    daemons.start(&program, 1).unwrap();
+    let begin = std::time::Instant::now();
+    let change = |change| daemons.ask(0, &Request::Change { change }).map(drop);
+    change(Change::SetIntent { name: "spare".into(), intent: Intent::Stopped }).unwrap();
+    let Ok(Reply::Document { document }) = daemons.ask(0, &Request::Document) else { panic!("no document") };
+    let changed = document.vms["spare"].changed;
+    change(Change::DeleteVm { name: "spare".into(), node: NodeId::A, changed }).unwrap();
+    change(Change::DeleteVolume { name: "spare".into() }).unwrap();
+    println!("the volume was deleted after {} ms", begin.elapsed().as_millis());
+    // The write that waited gets its room.
+    driver.finish().unwrap();
+    let mut data = vec![0; MIB];
+    for mib in [0, written / 2, written] {
+        driver.read(mib << 20, &mut data).unwrap();
+        assert!(data.iter().all(|byte| *byte == 2), "MiB {mib}");
     }
     drop(daemons);
     std::fs::remove_dir_all(folder).unwrap();

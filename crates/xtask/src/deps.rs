@@ -28,8 +28,10 @@ const PACKAGES: &[&str] = &[
     "kmod",
     "cpio",
     "xz-utils",
-    // Process tests: network namespaces with loss and delay.
+    // Process tests: network namespaces with loss and delay, packet filters, file systems that can be frozen.
     "iproute2",
+    "nftables",
+    "e2fsprogs",
     // The browser test.
     "chromium",
     "chromium-driver",
