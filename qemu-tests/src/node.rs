@@ -346,7 +346,7 @@ impl Node {
     fn qemu_command(&self, qmp: &Path, serial: &Path) -> Result<Program> {
         let mut machine = Program::new("qemu-system-x86_64");
         machine.args(["-name", &format!("dyad-{}", self.name.letter())]);
-        machine.args(["-machine", "q35", "-smp", "1", "-m", MEMORY_MIB]);
+        machine.args(["-machine", "q35", "-smp", "2", "-m", MEMORY_MIB]);
         machine.args(self.accelerator.arguments());
         machine.args(["-nodefaults", "-display", "none", "-device", "VGA"]);
         machine.args(["-device", "virtio-rng-pci"]);
