@@ -18,6 +18,9 @@ use crate::serial::SerialLine;
 
 /// Memory of a node, in MiB, as QEMU takes it.
 const MEMORY_MIB: &str = "1536";
+/// Processors of a node. With one, a guest of an emulated node takes it from the daemons when it boots, and the node misses
+/// its deadlines.
+const PROCESSORS: &str = "2";
 /// Bytes of the system disk: the image's partitions, the reserve and the state partition (`image/partitions`) fit.
 const SYSTEM_DISK_BYTES: u64 = 8 << 30;
 /// Bytes of each pool disk; the files are sparse.
@@ -346,7 +349,7 @@ impl Node {
     fn qemu_command(&self, qmp: &Path, serial: &Path) -> Result<Program> {
         let mut machine = Program::new("qemu-system-x86_64");
         machine.args(["-name", &format!("dyad-{}", self.name.letter())]);
-        machine.args(["-machine", "q35", "-smp", "2", "-m", MEMORY_MIB]);
+        machine.args(["-machine", "q35", "-smp", PROCESSORS, "-m", MEMORY_MIB]);
         machine.args(self.accelerator.arguments());
         machine.args(["-nodefaults", "-display", "none", "-device", "VGA"]);
         machine.args(["-device", "virtio-rng-pci"]);

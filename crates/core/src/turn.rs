@@ -18,7 +18,7 @@ pub enum TurnStep {
     Watchdog,
     /// The kernel is asked for interfaces that appeared or vanished.
     Interfaces,
-    /// The state is compared with the one that `CoreState` knows.
+    /// The state is compared with what `CoreState` knows.
     Report,
 }
 
@@ -45,7 +45,7 @@ pub struct LateTurn {
     /// Processor time of the thread within `worked`. If it is much less than `worked`, the thread waited in the kernel.
     /// Interrupts count as processor time.
     pub on_processor: Duration,
-    /// The longest step of the turn.
+    /// The step that took most of `worked`.
     pub longest_step: TurnStep,
 }
 
@@ -108,7 +108,7 @@ fn thread_processor_time() -> Duration {
 mod tests {
     use super::*;
 
-    const LIMIT: Duration = Duration::from_millis(50);
+    const LATE_DELAY: Duration = Duration::from_millis(50);
 
     #[test]
     fn a_late_turn_names_its_longest_step_and_tells_waiting_from_work() {
@@ -118,7 +118,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(60));
         timer.end_step(TurnStep::Watchdog);
         timer.end_step(TurnStep::Report);
-        let late = timer.late(Duration::ZERO, LIMIT).expect("the turn took 60 ms");
+        let late = timer.late(Duration::ZERO, LATE_DELAY).expect("the turn took 60 ms");
         assert_eq!(late.longest_step, TurnStep::Watchdog);
         assert!(late.worked >= Duration::from_millis(60), "{late:?}");
         assert!(late.on_processor < Duration::from_millis(50), "{late:?}");
@@ -131,13 +131,13 @@ mod tests {
             std::hint::spin_loop();
         }
         timer.end_step(TurnStep::Deadlines);
-        let late = timer.late(Duration::ZERO, LIMIT).expect("the turn took 60 ms");
+        let late = timer.late(Duration::ZERO, LATE_DELAY).expect("the turn took 60 ms");
         assert!(late.on_processor >= Duration::from_millis(60), "{late:?}");
     }
 
     #[test]
     fn the_delay_before_a_turn_counts_as_well() {
         let timer = TurnTimer::begin();
-        assert!(timer.late(Duration::from_millis(60), LIMIT).is_some());
+        assert!(timer.late(Duration::from_millis(60), LATE_DELAY).is_some());
     }
 }

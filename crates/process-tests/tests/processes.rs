@@ -433,8 +433,8 @@ fn a_killed_daemon_that_restarts_soon_causes_no_fail_over() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// The longest time for which a guest may wait while one node and the witness are well: D + T_io + T_cas + 5 s, 8.6 s on a
-/// machine that does nothing else, and time for one that does.
+/// The longest time for which a guest may wait while one node and the witness are well: D + T_io + T_cas + 5 s, 8.6 s, and time
+/// for a busy machine.
 const SERVICE_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Asserts that the daemon of this side becomes the only member.

@@ -170,6 +170,7 @@ impl World {
             }
             Action::PeerStuck => {
                 self.count_event("peer stuck");
+                self.log_line(node, "peer stuck".into());
                 let session = self.nodes[node].core.as_ref().and_then(|core| core.session);
                 let session_is_old = session.is_some() && self.now >= self.link.session_since + 3 * SEC;
                 if self.options.planted_bug == Some(PlantedBug::StuckNeedsSession) && !session_is_old {
@@ -179,6 +180,7 @@ impl World {
             }
             Action::StorageStuck => {
                 self.count_event("storage stuck");
+                self.log_line(node, "storage stuck".into());
                 if self.options.planted_bug == Some(PlantedBug::NoStorageReport) {
                     return;
                 }

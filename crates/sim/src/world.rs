@@ -212,7 +212,7 @@ impl World {
                 up: false,
                 boots: 0,
                 boot_at: 0,
-                clock_ppm: prng.below(19_000) as i64 - 9_500,
+                clock_ppm: prng.below(9_800) as i64 - 4_900,
                 daemon_run: 0,
                 core: None,
                 stopped: false,

@@ -19,8 +19,9 @@ use crate::host::{self, Host};
 use crate::image::{self, Options};
 use crate::{deps, guest};
 
-/// Minutes of the simulator in each run of the tests: about as long as the images take beside it.
-const SIM_MINUTES: &str = "2";
+/// Minutes of the simulator in each run of the tests, with all faults and with partial faults: together about as long as the
+/// images take beside it.
+const SIM_MINUTES: [(&str, &[&str]); 2] = [("2", &[]), ("1", &["--partial"])];
 
 /// Features of the tests that need programs or images beside them.
 const TEST_FEATURES: &str = "dyad-rig/machines,dyad-process-tests/daemons,dyad-process-tests/images";
@@ -72,7 +73,9 @@ fn simulate(host: &Host) -> Result<()> {
     let tree = host::output(git.args(["rev-parse", "HEAD^{tree}"]).current_dir(host.repository()));
     let seed = tree.ok().and_then(|tree| u32::from_str_radix(tree.get(..8)?, 16).ok()).map(|seed| seed.to_string());
     let from: Vec<&str> = seed.iter().flat_map(|seed| ["--from", seed.as_str()]).collect();
-    crate::sim::run(host, &[&["--minutes", SIM_MINUTES], &from[..]].concat())
+    SIM_MINUTES
+        .iter()
+        .try_for_each(|(minutes, faults)| crate::sim::run(host, &[&["--minutes", minutes], &from[..], faults].concat()))
 }
 
 /// Runs the whole-machine tests of these names, or all of them; an error if anything failed.

@@ -156,7 +156,7 @@ fn steps_that_let_the_only_command_through_are_told() {
     let (sender, events) = channel();
     let pool = pool_on_slow_disk(dir.path(), &Arc::default(), Duration::from_millis(40));
     let store = StoreHandle::start(pool, Vec::new(), EventSender(sender));
-    // Each step takes at least 100 ms, so a told step less than 60 ms before the answer is the one that let the write through.
+    // Each step takes at least 100 ms, so a step that was told less than 60 ms before the answer let the write through.
     let (mut waits, mut told_to_the_end) = (0, 0);
     for seq in 0..16 {
         let stamp = Stamp { epoch: Epoch(1), seq: Seq(2 + seq) };
