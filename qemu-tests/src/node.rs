@@ -25,6 +25,8 @@ const PROCESSORS: &str = "2";
 const SYSTEM_DISK_BYTES: u64 = 8 << 30;
 /// Bytes of each pool disk; the files are sparse.
 const POOL_DISK_BYTES: u64 = 2 << 30;
+/// QEMU's ids of the pool disks.
+const POOL_DISKS: [&str; 2] = ["pool0", "pool1"];
 /// Files of the UEFI firmware: its code, and the initial variables, of which each node gets a copy. The first pair that
 /// exists is used.
 const OVMF_FILES: [(&str, &str); 2] = [
@@ -170,8 +172,8 @@ impl Node {
             power: None,
         };
         node.flash(image)?;
-        for disk in ["pool0.img", "pool1.img"] {
-            File::create(node.disks.join(disk))?.set_len(POOL_DISK_BYTES)?;
+        for disk in POOL_DISKS {
+            File::create(node.disks.join(format!("{disk}.img")))?.set_len(POOL_DISK_BYTES)?;
         }
         Ok(node)
     }
@@ -323,6 +325,15 @@ impl Node {
         // QEMU takes the carrier away from the card and drops its frames in both directions.
         let qmp = &mut self.power_mut()?.qmp;
         qmp.set_link(&format!("card-{}", cable.id()), plugged)
+    }
+
+    /// Lets both pool disks hang without an error, or go on.
+    ///
+    /// # Errors
+    /// The node is off, or as [`Qmp::execute`].
+    pub fn hang_pool_disks(&mut self, hang: bool) -> Result<()> {
+        let qmp = &mut self.power_mut()?.qmp;
+        POOL_DISKS.iter().try_for_each(|disk| qmp.hang_disk(disk, hang))
     }
 
     /// Saves the content of the node's screen (VGA) as a PNG file.

@@ -159,7 +159,9 @@ mod tests {
         let (sender, receiver) = sync_channel(MAX_QUEUED_CHUNKS);
         let (flushed, flushes) = std::sync::mpsc::channel();
         let folder = dir.path().to_owned();
-        let flush = move |file: &File| drop(flushed.send(file.metadata().expect("a size").len()));
+        let flush = move |file: &File| {
+            let _ = flushed.send(file.metadata().expect("a size").len());
+        };
         let writer = std::thread::spawn(move || write_chunks(&receiver, &folder, Duration::from_millis(200), flush));
         for text in ["ab", "cd"] {
             sender.send(("dyad-core".into(), text.into())).expect("the thread runs");
