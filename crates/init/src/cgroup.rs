@@ -24,8 +24,10 @@ pub fn prepare() -> anyhow::Result<()> {
     for group in [VMS, SERVICES] {
         fs::create_dir_all(group).with_context(|| format!("the control group {group} cannot be made"))?;
     }
-    let weight = format!("{SERVICES}/cpu.weight");
-    fs::write(&weight, SERVICES_CPU_WEIGHT).with_context(|| format!("{weight} cannot be written"))?;
+    if let Err(error) = fs::write(format!("{SERVICES}/cpu.weight"), SERVICES_CPU_WEIGHT) {
+        // The node works, with slower services beside busy VMs.
+        crate::log::warn(&format!("the services' share of the processors cannot be set: {error}"));
+    }
     delegate(Path::new(VMS))
 }
 

@@ -6,19 +6,22 @@
 //! Text is durable within about a second: after a reset by the watchdog the log tells what came before it.
 
 use crate::log;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 const DIRECTORY: &str = "/state/log";
 /// Maximum size of `NAME.log` in bytes. Before it grows larger it is renamed to `NAME.log.1`, which replaces the older one.
 const MAX_LOG_BYTES: u64 = 8 << 20;
-/// Maximum number of chunks that wait for the disk; further ones are dropped.
-const MAX_QUEUED_CHUNKS: usize = 64;
+/// Maximum number of chunks that wait for the disk; further ones are dropped. A flush takes a second or two on a busy hard
+/// disk, and a chunk may be a single line.
+const MAX_QUEUED_CHUNKS: usize = 1024;
 /// Maximum size of one chunk, in bytes.
 const CHUNK_BYTES: usize = 16 << 10;
 
@@ -32,6 +35,8 @@ type Chunk = (String, Vec<u8>);
 #[derive(Clone)]
 pub struct ServiceLog {
     sender: SyncSender<Chunk>,
+    /// Number of chunks that were dropped and are not mentioned in a log yet.
+    dropped: Arc<AtomicU64>,
 }
 
 impl ServiceLog {
@@ -42,10 +47,11 @@ impl ServiceLog {
     /// The kernel starts no thread.
     pub fn start() -> io::Result<Self> {
         let (sender, receiver) = sync_channel(MAX_QUEUED_CHUNKS);
-        std::thread::Builder::new()
-            .name("service-log".into())
-            .spawn(move || write_chunks(&receiver, Path::new(DIRECTORY), FLUSH_INTERVAL, flush))?;
-        Ok(Self { sender })
+        let dropped = Arc::new(AtomicU64::new(0));
+        let writer =
+            LogWriter { directory: DIRECTORY.into(), flush_interval: FLUSH_INTERVAL, dropped: dropped.clone() };
+        std::thread::Builder::new().name("service-log".into()).spawn(move || writer.run(&receiver, flush))?;
+        Ok(Self { sender, dropped })
     }
 
     /// Creates a pipe for the output of one run of a service.
@@ -55,7 +61,7 @@ impl ServiceLog {
     /// The kernel creates no pipe, for example because no descriptor is free.
     pub fn pipe(&self, name: &str) -> io::Result<(ServiceOutput, PipeWriter)> {
         let (reader, writer) = io::pipe()?;
-        Ok((ServiceOutput { name: name.into(), reader, sender: self.sender.clone() }, writer))
+        Ok((ServiceOutput { name: name.into(), reader, log: self.clone() }, writer))
     }
 }
 
@@ -63,19 +69,20 @@ impl ServiceLog {
 pub struct ServiceOutput {
     name: String,
     reader: PipeReader,
-    sender: SyncSender<Chunk>,
+    log: ServiceLog,
 }
 
 impl ServiceOutput {
     /// Reads one chunk and passes it to the writing thread; blocks unless the pipe is readable. Returns `false` when the
     /// service and all its children have closed the pipe.
     pub fn read_chunk(&mut self) -> bool {
-        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut buffer = [0; CHUNK_BYTES];
         match self.reader.read(&mut buffer) {
             Ok(0) => false,
             Ok(length) => {
-                buffer.truncate(length);
-                let _ = self.sender.try_send((self.name.clone(), buffer));
+                if self.log.sender.try_send((self.name.clone(), buffer[..length].to_vec())).is_err() {
+                    self.log.dropped.fetch_add(1, Ordering::Relaxed);
+                }
                 true
             }
             Err(error) => error.kind() == io::ErrorKind::Interrupted,
@@ -89,53 +96,79 @@ impl AsFd for ServiceOutput {
     }
 }
 
-/// Writes the chunks until no sender is left. Each chunk is durable after at most `flush_interval`.
-fn write_chunks(receiver: &Receiver<Chunk>, directory: &Path, flush_interval: Duration, mut flush: impl FnMut(&File)) {
-    let mut healthy = true;
-    let mut unflushed = BTreeMap::new();
-    let mut flush_at: Option<Instant> = None;
-    loop {
-        let chunk = match flush_at {
-            Some(at) => receiver.recv_timeout(at.saturating_duration_since(Instant::now())),
-            None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
-        let ended = matches!(chunk, Err(RecvTimeoutError::Disconnected));
-        if let Ok((name, text)) = chunk {
-            let result = append(directory, &name, &text, MAX_LOG_BYTES);
-            if let (true, Err(error)) = (healthy, &result) {
-                log::warn(&format!("the logs of the services cannot be written: {error}"));
+/// The thread that writes the logs.
+struct LogWriter {
+    directory: PathBuf,
+    /// Longest time from the arrival of a chunk to its flush.
+    flush_interval: Duration,
+    dropped: Arc<AtomicU64>,
+}
+
+impl LogWriter {
+    /// Writes the chunks until no sender is left. `flush` makes a file durable.
+    fn run(&self, receiver: &Receiver<Chunk>, mut flush: impl FnMut(&File)) {
+        let mut healthy = true;
+        let mut unflushed = BTreeSet::new();
+        let mut flush_at: Option<Instant> = None;
+        loop {
+            let chunk = match flush_at {
+                Some(at) => receiver.recv_timeout(at.saturating_duration_since(Instant::now())),
+                None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            let ended = matches!(chunk, Err(RecvTimeoutError::Disconnected));
+            if let Ok((name, text)) = chunk {
+                let result = self.write(&name, &text, &mut flush);
+                if let (true, Err(error)) = (healthy, &result) {
+                    log::warn(&format!("the logs of the services cannot be written: {error}"));
+                }
+                healthy = result.is_ok();
+                unflushed.insert(name);
+                flush_at.get_or_insert_with(|| Instant::now() + self.flush_interval);
             }
-            healthy = result.is_ok();
-            if let Ok(file) = result {
-                unflushed.insert(name, file);
-                flush_at.get_or_insert_with(|| Instant::now() + flush_interval);
+            if ended || flush_at.is_some_and(|at| at <= Instant::now()) {
+                for name in std::mem::take(&mut unflushed) {
+                    // Opened for the moment of the flush only: an open file keeps the state partition from being unmounted.
+                    if let Ok(file) = File::open(self.path(&name)) {
+                        flush(&file);
+                    }
+                }
+                flush_at = None;
+            }
+            if ended {
+                return;
             }
         }
-        if ended || flush_at.is_some_and(|at| at <= Instant::now()) {
-            std::mem::take(&mut unflushed).values().for_each(&mut flush);
-            flush_at = None;
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}.log"))
+    }
+
+    /// Appends to the log of this service, and before it how many chunks of any service were dropped.
+    fn write(&self, name: &str, text: &[u8], flush: &mut impl FnMut(&File)) -> io::Result<()> {
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            let told = format!("dyad-init: {dropped} parts of the services' output were dropped: the disk was slow\n");
+            append(&self.path(name), told.as_bytes(), MAX_LOG_BYTES, flush)?;
         }
-        if ended {
-            return;
-        }
+        append(&self.path(name), text, MAX_LOG_BYTES, flush)
     }
 }
 
-/// A failure is ignored: a disk that cannot flush cannot keep a message about it either.
+/// Makes the file durable. A failure is ignored: a disk that cannot flush cannot keep a message about it either.
 fn flush(file: &File) {
     let _ = file.sync_data();
 }
 
-/// Appends to the log of this service, and returns its file.
-fn append(directory: &Path, name: &str, text: &[u8], max_bytes: u64) -> io::Result<File> {
-    let path: PathBuf = directory.join(format!("{name}.log"));
-    let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
+/// Appends to a log. If it would grow larger than `max_bytes`, it is flushed and renamed first.
+fn append(path: &Path, text: &[u8], max_bytes: u64, flush: &mut impl FnMut(&File)) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
     if file.metadata()?.len() + text.len() as u64 > max_bytes {
-        fs::rename(&path, path.with_extension("log.1"))?;
-        file = OpenOptions::new().create(true).append(true).open(&path)?;
+        flush(&file);
+        fs::rename(path, path.with_extension("log.1"))?;
+        file = OpenOptions::new().create(true).append(true).open(path)?;
     }
-    file.write_all(text)?;
-    Ok(file)
+    file.write_all(text)
 }
 
 #[cfg(test)]
@@ -143,14 +176,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_log_is_renamed_and_one_older_log_is_kept() {
+    fn a_full_log_is_flushed_and_renamed_and_one_older_log_is_kept() {
         let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("dyad-core.log");
+        let mut flushed = Vec::new();
         for text in ["first\n", "second\n", "third\n"] {
-            append(dir.path(), "dyad-core", text.as_bytes(), 13).expect("written");
+            let mut flush = |file: &File| flushed.push(file.metadata().expect("a size").len());
+            append(&path, text.as_bytes(), 13, &mut flush).expect("written");
         }
         let read = |name: &str| fs::read_to_string(dir.path().join(name)).expect("kept");
         assert_eq!(read("dyad-core.log"), "third\n");
         assert_eq!(read("dyad-core.log.1"), "first\nsecond\n");
+        assert_eq!(flushed, [13], "before the rename");
+    }
+
+    fn writer(directory: &Path, dropped: &Arc<AtomicU64>) -> LogWriter {
+        let flush_interval = Duration::from_millis(200);
+        LogWriter { directory: directory.to_owned(), flush_interval, dropped: dropped.clone() }
     }
 
     #[test]
@@ -158,11 +200,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (sender, receiver) = sync_channel(MAX_QUEUED_CHUNKS);
         let (flushed, flushes) = std::sync::mpsc::channel();
-        let folder = dir.path().to_owned();
         let flush = move |file: &File| {
             let _ = flushed.send(file.metadata().expect("a size").len());
         };
-        let writer = std::thread::spawn(move || write_chunks(&receiver, &folder, Duration::from_millis(200), flush));
+        let writer = writer(dir.path(), &Arc::default());
+        let writer = std::thread::spawn(move || writer.run(&receiver, flush));
         for text in ["ab", "cd"] {
             sender.send(("dyad-core".into(), text.into())).expect("the thread runs");
         }
@@ -180,16 +222,20 @@ mod tests {
 
     #[test]
     fn text_is_dropped_and_the_service_goes_on_when_the_disk_hangs() {
+        let dir = tempfile::tempdir().expect("a directory");
         let (sender, receiver) = sync_channel(1);
-        let log = ServiceLog { sender };
-        let (mut output, mut writer) = log.pipe("x").expect("a pipe");
+        let log = ServiceLog { sender, dropped: Arc::default() };
+        let writer = writer(dir.path(), &log.dropped);
+        let (mut output, mut pipe) = log.pipe("x").expect("a pipe");
         for _ in 0..3 {
-            writer.write_all(b"text").expect("written");
+            pipe.write_all(b"text\n").expect("written");
             assert!(output.read_chunk());
         }
-        drop(writer);
+        drop(pipe);
         assert!(!output.read_chunk(), "the end was not noticed");
         drop((log, output));
-        assert_eq!(receiver.iter().count(), 1);
+        writer.run(&receiver, |_| ());
+        let told = fs::read_to_string(dir.path().join("x.log")).expect("written");
+        assert_eq!(told, "dyad-init: 2 parts of the services' output were dropped: the disk was slow\ntext\n");
     }
 }
