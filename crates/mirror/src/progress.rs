@@ -55,8 +55,12 @@ impl Mirror {
         let now = self.awake();
         let interval = self.tuning.stuck / 15;
         let report = &mut self.clocks.progress;
+        if self.store.stuck_through.is_some() {
+            // It would be old when the store answers again.
+            report.untold = None;
+        }
         let Some(steps) = report.untold else { return };
-        if self.store.stuck_through.is_some() || report.told.is_some_and(|told| now.since(told) < interval) {
+        if report.told.is_some_and(|told| now.since(told) < interval) {
             return;
         }
         (report.untold, report.told) = (None, Some(now));
