@@ -33,13 +33,15 @@ pub struct TimelineFollower {
     client: Client,
     next: u64,
     events: Vec<Event>,
+    /// When each of `events` was fetched.
+    fetched_at: Vec<Instant>,
     node_booted_at: Option<Instant>,
 }
 
 impl TimelineFollower {
     /// A follower of the node behind `client`, which has read nothing yet.
     pub fn new(client: Client) -> Self {
-        Self { client, next: 0, events: Vec::new(), node_booted_at: None }
+        Self { client, next: 0, events: Vec::new(), fetched_at: Vec::new(), node_booted_at: None }
     }
 
     /// Fetches the events since the last poll.
@@ -57,6 +59,7 @@ impl TimelineFollower {
             let boot_ms = event["boot_ms"].as_u64().context("An event has no time.")?;
             self.next = event["number"].as_u64().context("An event has no number.")? + 1;
             let text = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
+            self.fetched_at.push(now);
             self.events.push(Event { kind: text("kind"), text: text("text"), boot_ms });
             if let Some(node_booted_at) = now.checked_sub(Duration::from_millis(boot_ms)) {
                 self.node_booted_at =
@@ -76,6 +79,18 @@ impl TimelineFollower {
         &self.events
     }
 
+    fn first_after(&self, kind: &str, since: Instant) -> Option<(Event, Instant)> {
+        // Times on the rig's clock are late by the delay of the fastest answer.
+        let tolerance = Duration::from_millis(200);
+        let events = self.events.iter().zip(&self.fetched_at);
+        events
+            // While only old events were fetched, they all seem to be new. What was fetched before `since` is older.
+            .filter(|(event, fetched_at)| event.kind == kind && **fetched_at > since)
+            .find_map(|(event, _)| {
+                Some((event.clone(), self.when(event)?)).filter(|(_, when)| *when + tolerance > since)
+            })
+    }
+
     /// Waits for the first event of this kind that happened after `since`; returns it with its time.
     ///
     /// # Errors
@@ -84,15 +99,8 @@ impl TimelineFollower {
         wait::until_every(POLL_INTERVAL, &format!("`{kind}` in the timeline"), deadline, || {
             // A loaded node may miss the deadline of one poll; the next poll asks for the same events.
             let polled = self.poll();
-            let found = self.events.iter().find(|event| {
-                // Times on the rig's clock are late by the delay of the fastest answer.
-                let tolerance = Duration::from_millis(200);
-                event.kind == kind && self.when(event).is_some_and(|when| when + tolerance > since)
-            });
-            if let Some(event) = found
-                && let Some(when) = self.when(event)
-            {
-                return Ok(Poll::Ready((event.clone(), when)));
+            if let Some(found) = self.first_after(kind, since) {
+                return Ok(Poll::Ready(found));
             }
             let newest: Vec<_> = self.events.iter().rev().take(5).map(|event| event.text.as_str()).collect();
             Ok(Poll::NotYet(format!("{newest:?} {}", polled.err().map(|e| e.to_string()).unwrap_or_default())))
@@ -104,6 +112,20 @@ impl TimelineFollower {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn an_event_fetched_before_the_time_in_question_is_not_taken_for_a_later_one() {
+        let mut timeline_follower = TimelineFollower::new(Client::new("https://127.0.0.1:1"));
+        let begin = Instant::now();
+        let event = |number: u64, boot_ms: u64| json!({"events": [{"number": number, "boot_ms": boot_ms, "kind": "epoch", "text": "t"}]});
+        let after = |ms| begin + Duration::from_millis(ms);
+        // It is a minute old, which the follower cannot know.
+        timeline_follower.take(&event(1, 10_000), after(100)).unwrap();
+        assert_eq!(timeline_follower.first_after("epoch", after(150)), None);
+        timeline_follower.take(&event(2, 72_000), after(2_300)).unwrap();
+        let (_, when) = timeline_follower.first_after("epoch", after(150)).unwrap();
+        assert_eq!(when, after(2_300));
+    }
 
     #[test]
     fn the_time_of_the_boot_comes_from_the_event_fetched_fastest() {

@@ -95,7 +95,11 @@ fn hanging_pool_disks_fail_over(pair: &mut Pair) -> Result<()> {
     ensure!(guest.record().boots().last().is_some_and(|boot| boot.node == survivor), "It runs on node {node} again.");
     ensure!(alive.1 > acked, "The guest went back from {acked} to {}.", alive.1);
     ensure!(after(chosen) <= HANG_DECISION_DEADLINE, "The decision took {:.2} s.", after(chosen).as_secs_f64());
-    ensure!(fenced <= chosen + FENCE_PERIOD, "The fence took longer than F'.");
+    ensure!(
+        fenced <= chosen + FENCE_PERIOD,
+        "The fence was over {:.2} s after the decision.",
+        (fenced - chosen).as_secs_f64()
+    );
     pair.check_guests()?;
 
     pair.node(node).hang_pool_disks(false)?;

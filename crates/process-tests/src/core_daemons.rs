@@ -15,7 +15,7 @@ use dyad_types::NodeId;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tokio::runtime::Runtime;
 
-use crate::freezable_folder::FreezableFolder;
+use crate::freezable_folder::{self, FreezableFolder};
 use crate::namespaces::{CABLES, Namespaces};
 
 /// Bytes of each pool disk; the files are sparse.
@@ -24,6 +24,8 @@ const POOL_DISK_BYTES: u64 = 1 << 30;
 const LABEL_BYTES: u64 = 1 << 20;
 /// Longest time until a started daemon answers, or shows a state that needs no other daemon.
 const START_DEADLINE: Duration = Duration::from_secs(60);
+/// Longest time until a daemon answers a request. A setup formats a disk; a change may wait for a fence.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(180);
 /// Longest time until two daemons find each other, copy the document, and are both in sync.
 const IN_SYNC_DEADLINE: Duration = Duration::from_secs(240);
 /// An Argon2id hash to which no known password belongs: these tests need no login.
@@ -274,7 +276,8 @@ impl CoreDaemons {
     /// The daemon does not answer, or refuses.
     pub fn ask(&self, number: usize, request: &Request) -> Result<Reply> {
         let client = Client::new(self.socket(number));
-        Ok(self.runtime.block_on(client.ask(request))?)
+        let answer = async { tokio::time::timeout(ANSWER_DEADLINE, client.ask(request)).await };
+        Ok(self.runtime.block_on(answer).context("The daemon does not answer.")??)
     }
 
     /// Status of the daemon of side 0 or 1.
@@ -384,6 +387,9 @@ impl CoreDaemons {
 
 fn empty(folder: &Path) -> Result<()> {
     if folder.exists() {
+        for side in ["a", "b"] {
+            freezable_folder::thaw_and_unmount(&disk_folder(&folder.join(side)));
+        }
         fs::remove_dir_all(folder).with_context(|| format!("Cannot empty {}.", folder.display()))?;
     }
     Ok(())

@@ -45,11 +45,15 @@ impl FreezableFolder {
 
 impl Drop for FreezableFolder {
     fn drop(&mut self) {
-        // It is frozen only if the test failed.
-        let _ = Command::new("fsfreeze").arg("--unfreeze").arg(&self.mount_point).output();
-        // Lazily: a killed daemon may hold files for a moment longer.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.mount_point).status();
+        thaw_and_unmount(&self.mount_point);
     }
+}
+
+/// Thaws and unmounts what is mounted here, if anything is: also what a test left that was killed.
+pub fn thaw_and_unmount(mount_point: &Path) {
+    let _ = Command::new("fsfreeze").arg("--unfreeze").arg(mount_point).output();
+    // Lazily: a killed daemon may hold files for a moment longer.
+    let _ = Command::new("umount").args(["--lazy", "--quiet"]).arg(mount_point).output();
 }
 
 fn run(command: &mut Command) -> Result<()> {

@@ -522,11 +522,14 @@ fn a_node_whose_pool_disk_hangs_is_removed() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-/// Whether side 0 has told that a pool is full and not that it has room again.
+/// Whether side 0 has told of a pool, its own or its peer's, that it is full and not that it has room again.
 fn is_full(daemons: &CoreDaemons) -> bool {
     let told = daemons.timeline(0).unwrap();
-    let newest = told.iter().rev().find(|event| event.kind == TimelineKind::PoolFull);
-    newest.is_some_and(|event| event.text.contains("is full"))
+    ["The pool of this node", "The peer's pool"].iter().any(|whose| {
+        let newest =
+            told.iter().rev().find(|event| event.kind == TimelineKind::PoolFull && event.text.starts_with(whose));
+        newest.is_some_and(|event| event.text.contains("is full"))
+    })
 }
 
 /// A deletion makes room, so it must not wait for room, also after the session was reset.
@@ -544,15 +547,22 @@ fn a_volume_is_deleted_while_the_pool_is_full_and_a_write_waits() {
     drop(spare);
     let mut driver = DiskDriver::connect(&daemons.create_volume_with_vm("big", 2048).unwrap()).unwrap();
     let mut written = 0;
-    // Until a write is not answered within a second.
+    // Until a write waits although no checkpoint runs any more.
     loop {
         assert!(written < 1024, "the pool takes more than its disk has");
         driver.begin_write(written << 20, &[2; MIB]).unwrap();
         let asked = std::time::Instant::now();
-        while !driver.is_answered().unwrap() && asked.elapsed() < Duration::from_secs(1) {
-            std::thread::yield_now();
-        }
-        if is_full(&daemons) && !driver.is_answered().unwrap() {
+        let waits_for_room = || {
+            Ok(if driver.is_answered()? {
+                wait::Poll::Ready(false)
+            } else if asked.elapsed() > Duration::from_secs(1) && is_full(&daemons) {
+                wait::Poll::Ready(true)
+            } else {
+                wait::Poll::NotYet("neither".into())
+            })
+        };
+        let what = "the write to be answered, or the pool to be full";
+        if wait::until_every(Duration::from_millis(2), what, SERVICE_DEADLINE, waits_for_room).unwrap() {
             break;
         }
         driver.finish().unwrap();
