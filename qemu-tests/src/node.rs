@@ -25,8 +25,6 @@ const PROCESSORS: &str = "2";
 const SYSTEM_DISK_BYTES: u64 = 8 << 30;
 /// Bytes of each pool disk; the files are sparse.
 const POOL_DISK_BYTES: u64 = 2 << 30;
-/// QEMU's ids of the pool disks.
-const POOL_DISKS: [&str; 2] = ["pool0", "pool1"];
 /// Files of the UEFI firmware: its code, and the initial variables, of which each node gets a copy. The first pair that
 /// exists is used.
 const OVMF_FILES: [(&str, &str); 2] = [
@@ -129,6 +127,8 @@ pub struct Node {
     port: u16,
     wiring: Wiring,
     serial: SerialLine,
+    /// Position on the serial line up to which kernel panics were told.
+    panics_told: usize,
     power: Option<PoweredOn>,
 }
 
@@ -169,11 +169,12 @@ impl Node {
             port: free_port()?,
             wiring,
             serial,
+            panics_told: 0,
             power: None,
         };
         node.flash(image)?;
-        for disk in POOL_DISKS {
-            File::create(node.disks.join(format!("{disk}.img")))?.set_len(POOL_DISK_BYTES)?;
+        for disk in ["pool0.img", "pool1.img"] {
+            File::create(node.disks.join(disk))?.set_len(POOL_DISK_BYTES)?;
         }
         Ok(node)
     }
@@ -301,6 +302,15 @@ impl Node {
         self.power_mut()?.qmp.reset_events()
     }
 
+    /// The first lines of the kernel panics that the node has printed on its serial line since the last call.
+    pub fn new_kernel_panics(&mut self) -> Vec<String> {
+        let text = self.serial.text_since(self.panics_told);
+        // A line that is still being printed is read by the next call.
+        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+        self.panics_told += whole.len();
+        whole.lines().filter(|line| line.contains("Kernel panic")).map(|line| line.trim().to_owned()).collect()
+    }
+
     /// Stops the whole machine, its watchdog included, by SIGSTOP to its QEMU; [`Node::thaw`] ends this.
     ///
     /// # Errors
@@ -325,15 +335,6 @@ impl Node {
         // QEMU takes the carrier away from the card and drops its frames in both directions.
         let qmp = &mut self.power_mut()?.qmp;
         qmp.set_link(&format!("card-{}", cable.id()), plugged)
-    }
-
-    /// Lets both pool disks hang without an error, or go on.
-    ///
-    /// # Errors
-    /// The node is off, or as [`Qmp::execute`].
-    pub fn hang_pool_disks(&mut self, hang: bool) -> Result<()> {
-        let qmp = &mut self.power_mut()?.qmp;
-        POOL_DISKS.iter().try_for_each(|disk| qmp.hang_disk(disk, hang))
     }
 
     /// Saves the content of the node's screen (VGA) as a PNG file.

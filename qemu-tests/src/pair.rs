@@ -73,6 +73,12 @@ impl Drop for Sockets {
 impl MachineFixture for Pair {
     fn record_outcome(&mut self, test: &str, failed: bool) {
         self.record_timelines(failed);
+        for name in [NodeName::A, NodeName::B] {
+            // A test may pass in spite of it: the watchdog resets the node, and its VMs start again.
+            for panic in self.node(name).new_kernel_panics() {
+                println!("    the kernel of node {name} panicked: {panic}");
+            }
+        }
         if failed {
             self.report_failure(test);
         }

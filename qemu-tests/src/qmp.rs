@@ -1,4 +1,4 @@
-//! A client of QEMU's control protocol (QMP) on a unix socket: reset, network links, disks that hang, screen.
+//! A client of QEMU's control protocol (QMP) on a unix socket: reset, network links, screen.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
@@ -82,21 +82,6 @@ impl Qmp {
     /// As [`Qmp::execute`].
     pub fn set_link(&mut self, card: &str, up: bool) -> Result<()> {
         self.execute("set_link", json!({"name": card, "up": up}))?;
-        Ok(())
-    }
-
-    /// Lets the disk with this QEMU id hang, so that reads and writes neither complete nor fail, or lets it go on.
-    ///
-    /// # Errors
-    /// As [`Qmp::execute`].
-    pub fn hang_disk(&mut self, disk: &str, hang: bool) -> Result<()> {
-        // One byte a second: the request after the first one waits for hours. 0 is no limit.
-        let limit = u8::from(hang);
-        let mut limits = json!({"device": disk, "bps": limit});
-        for unlimited in ["bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"] {
-            limits[unlimited] = json!(0);
-        }
-        self.execute("block_set_io_throttle", limits)?;
         Ok(())
     }
 

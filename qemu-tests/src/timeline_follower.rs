@@ -13,7 +13,7 @@ use crate::http::Client;
 use crate::wait::{self, Poll};
 
 /// Interval between two polls. Events carry their own time, and each poll costs an emulated node a noticeable part of
-/// its only processor.
+/// a processor.
 const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
 /// One event of a node's timeline.

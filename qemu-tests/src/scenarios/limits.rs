@@ -18,6 +18,6 @@ pub const BOOT_DEADLINE: Duration = Duration::from_secs(300);
 /// Longest time from an answering API to a protected pair: a peer that was lost more than three times in an hour must
 /// be heard for 60 s before it becomes a member again.
 pub const PROTECTED_DEADLINE: Duration = Duration::from_secs(300);
-/// Longest time from the start of a VM to its first line: a VM inside an emulated node, beside another VM on one
-/// processor.
+/// Longest time from the start of a VM to its first line: a VM inside an emulated node, beside another VM that
+/// starts.
 pub const GUEST_DEADLINE: Duration = Duration::from_secs(300);
