@@ -55,7 +55,7 @@ fn main() -> anyhow::Result<ExitCode> {
         let result = run(seed, &Options { log: true, ..options })?;
         result.log.iter().for_each(|line| println!("{line}"));
         println!("faults {:?}\nevents {:?}", result.faults, result.events);
-        return Ok(report(result.violation.map(|what| vec![(seed, what)]).unwrap_or_default()));
+        return Ok(report(result.violation.map(|what| vec![(seed, what)]).unwrap_or_default(), arguments.partial));
     }
     let first = arguments.from.unwrap_or_else(drawn_seed);
     let jobs = arguments.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
@@ -87,7 +87,7 @@ fn main() -> anyhow::Result<ExitCode> {
         begin.elapsed().as_secs_f64()
     );
     println!("faults: {:?}\nevents: {:?}", total.faults, total.events);
-    Ok(report(total.violations))
+    Ok(report(total.violations, arguments.partial))
 }
 
 /// A seed that differs from run to run, with few digits, so that it is easily typed. The hasher of the standard library is
@@ -119,14 +119,15 @@ impl Total {
     }
 }
 
-fn report(violations: Vec<(u64, String)>) -> ExitCode {
+fn report(violations: Vec<(u64, String)>, partial: bool) -> ExitCode {
     match violations.first() {
         None => {
             println!("no invariant was broken");
             ExitCode::SUCCESS
         }
         Some((seed, what)) => {
-            println!("{} violations; replay the first with --seed {seed}: {what}", violations.len());
+            let partial = if partial { " --partial" } else { "" };
+            println!("{} violations; replay the first with --seed {seed}{partial}: {what}", violations.len());
             ExitCode::FAILURE
         }
     }
