@@ -16,7 +16,7 @@ mod job;
 mod plan;
 mod running;
 
-use dyad_types::{Stamp, VolumeId};
+use dyad_types::{ExtentIndex, Stamp, VolumeId};
 pub use job::{CheckpointDone, CheckpointJob};
 pub(crate) use running::Checkpoint;
 
@@ -87,6 +87,7 @@ impl Pool {
             metadata: self.state.take_patch(),
             patches: vec![Patch::new(); disks],
             written_disks: vec![false; disks],
+            damaged: Vec::new(),
             freed_slots: Vec::new(),
             extent_map_changes: Vec::new(),
         });
@@ -144,7 +145,10 @@ impl Pool {
                 self.journal.set_synced(running.journal_end);
                 running.phase = Phase::Moving;
             }
-            StepResult::Moved { corrupt_blocks } => self.corrupt_blocks += corrupt_blocks,
+            StepResult::Moved { corrupt_blocks, damaged } => {
+                self.corrupt_blocks += corrupt_blocks;
+                running.damaged.extend(damaged);
+            }
             StepResult::Flushed if running.phase == Phase::Moving => {}
             StepResult::Flushed => running.phase = Phase::Committing,
             StepResult::Committed if running.has_patches() => {}
@@ -183,6 +187,12 @@ impl Pool {
             self.checkpoint_step(usize::MAX)?;
         }
         Ok(())
+    }
+
+    /// Takes the extents of which a finished checkpoint has copied blocks that did not match their checksums, or that could not be
+    /// read. A read of such a block fails, also if the disk gave an error only once: the journal has the block no more.
+    pub fn take_damaged(&mut self) -> Vec<(VolumeId, ExtentIndex)> {
+        std::mem::take(&mut self.damaged)
     }
 
     fn next_work(&mut self, budget: usize) -> Result<Work, StoreError> {
@@ -242,6 +252,7 @@ impl Pool {
     fn finish(&mut self) {
         let running = self.running_checkpoint.take().expect("a label job belongs to a checkpoint");
         self.journal.move_tail(&running.new_tail);
+        self.damaged.extend(running.damaged);
         // The first checkpoint after open covers all records that were replayed. From now on their pages are used again.
         self.corrupt_at_open = Default::default();
         for ((volume, extent), disk) in running.extent_map_changes {

@@ -86,6 +86,7 @@ impl Pool {
             operation_refused: false,
             position_at_idle_check: Position::default(),
             corrupt_blocks: report.corrupt_blocks,
+            damaged: Vec::new(),
             corrupt_at_open: Arc::new(end.corrupt_pages.clone()),
             #[cfg(test)]
             planted: crate::tests::Planted::default(),

@@ -56,6 +56,8 @@ pub struct Pool {
     pub(crate) position_at_idle_check: Position,
     /// Number of data blocks found corrupt in the journal, at open or when a checkpoint copied them to their extents.
     pub(crate) corrupt_blocks: u64,
+    /// Extents in which finished checkpoints have met damage that the caller has not taken yet.
+    pub(crate) damaged: Vec<(VolumeId, ExtentIndex)>,
     /// Pages of the journal's ring that were counted in `corrupt_blocks` at open; empty once a checkpoint has copied them.
     pub(crate) corrupt_at_open: Arc<BTreeSet<u32>>,
     #[cfg(test)]

@@ -11,17 +11,17 @@
 //! one, and no later sync writes it. Only a read with [`Access::Direct`] and a loss of power show the difference.
 
 mod scratch;
+mod unsynced;
 
 pub use scratch::{format_options, scratch_pool};
 
 use crate::{Access, Disk};
 use dyad_types::BLOCK;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-const SECTOR: usize = 512;
+use unsynced::{SECTOR, UnsyncedSectors};
 
 /// Probability of each fault per operation, in millionths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,11 +58,9 @@ pub struct Counts {
 
 struct DiskState {
     live: Vec<u8>,
-    /// The sectors written since the last sync, each with up to four older versions: the durable one first, then the
-    /// last ones before the live one.
-    unsynced: BTreeMap<u64, Vec<[u8; SECTOR]>>,
-    /// The sectors that were last written with [`Access::Direct`] since the last sync.
-    uncached: BTreeSet<u64>,
+    unsynced: UnsyncedSectors,
+    /// By sector: whether the newest write of it was with [`Access::Direct`].
+    uncached: Vec<bool>,
     /// The sectors whose live bytes are only in the page cache and count as written, each with the bytes of the medium.
     only_in_cache: BTreeMap<u64, [u8; SECTOR]>,
     /// State of the generator of random numbers.
@@ -128,8 +126,8 @@ impl SimDisk {
     fn powered_by(size: u64, seed: Seed, power: Arc<Power>) -> Self {
         let state = DiskState {
             live: vec![0; size as usize],
-            unsynced: BTreeMap::new(),
-            uncached: BTreeSet::new(),
+            unsynced: UnsyncedSectors::new((size as usize).div_ceil(SECTOR)),
+            uncached: vec![false; (size as usize).div_ceil(SECTOR)],
             only_in_cache: BTreeMap::new(),
             random: seed.0,
             faults: Faults::default(),
@@ -174,16 +172,14 @@ impl SimDisk {
             state.live[sector as usize * SECTOR..][..SECTOR].copy_from_slice(&medium);
             state.counts.lost_sectors += 1;
         }
-        state.uncached.clear();
-        let unsynced = std::mem::take(&mut state.unsynced);
-        for (sector, versions) in unsynced {
-            let pick = state.below(versions.len() as u64 + 1) as usize;
-            if let Some(version) = versions.get(pick) {
+        for sector in state.unsynced.sectors() {
+            if let Some(version) = state.any_version(sector) {
                 let at = sector as usize * SECTOR;
-                state.live[at..at + SECTOR].copy_from_slice(version);
+                state.live[at..at + SECTOR].copy_from_slice(&version);
                 state.counts.lost_sectors += 1;
             }
         }
+        state.unsynced.clear();
         state.counts.crashes += 1;
         state.restart();
     }
@@ -204,7 +200,7 @@ impl SimDisk {
         let at = offset as usize;
         state.live[at..at + bytes.len()].copy_from_slice(bytes);
         for sector in offset / SECTOR as u64..=(offset + bytes.len() as u64 - 1) / SECTOR as u64 {
-            state.unsynced.remove(&sector);
+            state.unsynced.forget(sector);
             state.only_in_cache.remove(&sector);
         }
     }
@@ -266,16 +262,8 @@ impl DiskState {
             old.copy_from_slice(&self.live[at..at + SECTOR]);
             // The durable version of a sector that is only in the page cache is that of the medium.
             let old = self.only_in_cache.remove(&sector).unwrap_or(old);
-            match access {
-                Access::Cached => self.uncached.remove(&sector),
-                Access::Direct => self.uncached.insert(sector),
-            };
-            let versions = self.unsynced.entry(sector).or_default();
-            // The durable version and the last three are kept.
-            if versions.len() == 4 {
-                versions.remove(1);
-            }
-            versions.push(old);
+            self.uncached[sector as usize] = access == Access::Direct;
+            self.unsynced.push(sector, &old);
             self.live[at..at + SECTOR].copy_from_slice(chunk);
         }
     }
@@ -283,16 +271,21 @@ impl DiskState {
     /// The outcome of a failed sync: what the page cache had to write counts as written. What was written without the
     /// page cache is still in the cache of the disk.
     fn fail_sync(&mut self) {
-        for (sector, versions) in std::mem::take(&mut self.unsynced) {
-            if self.uncached.contains(&sector) {
-                self.unsynced.insert(sector, versions);
+        for sector in self.unsynced.sectors() {
+            if self.uncached[sector as usize] {
                 continue;
             }
-            let pick = self.below(versions.len() as u64 + 1) as usize;
-            if let Some(version) = versions.get(pick) {
-                self.only_in_cache.insert(sector, *version);
+            if let Some(version) = self.any_version(sector) {
+                self.only_in_cache.insert(sector, version);
             }
+            self.unsynced.forget(sector);
         }
+    }
+
+    /// Any version of an unsynced sector, drawn at random; `None` = the live one.
+    fn any_version(&mut self, sector: u64) -> Option<[u8; SECTOR]> {
+        let pick = self.below(self.unsynced.count(sector) as u64 + 1) as usize;
+        self.unsynced.version(sector, pick)
     }
 }
 
@@ -358,7 +351,6 @@ impl Disk for SimDisk {
         }
         if !state.occurs(faults.lying_sync) {
             state.unsynced.clear();
-            state.uncached.clear();
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use crate::index::Index;
 use crate::index::key::Patch;
 use crate::journal::Ring;
 use crate::label::{self, Label};
-use dyad_types::{BLOCK, BlockIndex, EXTENT, VolumeId};
+use dyad_types::{BLOCK, BlockIndex, EXTENT, ExtentIndex, VolumeId};
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
@@ -46,7 +46,12 @@ pub(super) enum Work {
 
 pub(super) enum StepResult {
     Sealed,
-    Moved { corrupt_blocks: u64 },
+    Moved {
+        /// Number of blocks that did not match their checksums, without those that were counted at open.
+        corrupt_blocks: u64,
+        /// The extents of all blocks that did not match their checksums.
+        damaged: Vec<(VolumeId, ExtentIndex)>,
+    },
     Flushed,
     Committed,
     Labelled(Box<Label>),
@@ -107,11 +112,14 @@ impl Work {
         match self {
             Work::Seal(device) => device.sync().map(|()| StepResult::Sealed),
             Work::Move { ring, moves, counted } => {
-                let mut corrupt_blocks = 0;
+                let (mut corrupt_blocks, mut damaged) = (0, Vec::new());
                 for extent in moves {
-                    corrupt_blocks += extent.run(&ring, &counted)?;
+                    let id = (extent.volume, extent.first.extent());
+                    let found = extent.run(&ring)?;
+                    damaged.extend((!found.is_empty()).then_some(id));
+                    corrupt_blocks += found.iter().filter(|page| !counted.contains(page)).count() as u64;
                 }
-                Ok(StepResult::Moved { corrupt_blocks })
+                Ok(StepResult::Moved { corrupt_blocks, damaged })
             }
             Work::Flush(devices) => {
                 for device in devices {
@@ -134,15 +142,14 @@ impl Work {
 }
 
 impl ExtentMove {
-    /// Copies the blocks; returns the number of blocks that did not match their checksums, without those on the pages
-    /// `counted`.
+    /// Copies the blocks; returns the pages of the blocks that did not match their checksums.
     ///
     /// A block that is damaged in the journal is copied as it is. The index gets the checksum that was computed when
     /// the block was written, so a read still fails, and the caller repairs the block from the peer.
-    fn run(self, ring: &Ring, counted: &BTreeSet<u32>) -> Result<u64, DiskError> {
+    fn run(self, ring: &Ring) -> Result<Vec<u32>, DiskError> {
         let mut buffer = AlignedBuffer::zeroed(EXTENT);
         let bytes = buffer.as_mut_slice();
-        let mut corrupt_blocks = 0;
+        let mut corrupt_pages = Vec::new();
         let adjacent =
             |a: &MovedBlock, b: &MovedBlock| a.place_in_extent + 1 == b.place_in_extent && a.source.continues(b.source);
         for run in self.blocks.chunk_by(adjacent) {
@@ -154,8 +161,9 @@ impl ExtentMove {
             for (block, data) in run.iter().zip(into.chunks_exact(BLOCK)) {
                 let MovedSource::Journal { page, crc } = block.source else { continue };
                 let number = self.first + block.place_in_extent as u64;
-                let corrupt = checksum::block(self.volume, number, self.birth, data) != crc;
-                corrupt_blocks += u64::from(corrupt && !counted.contains(&page));
+                if checksum::block(self.volume, number, self.birth, data) != crc {
+                    corrupt_pages.push(page);
+                }
             }
         }
         for run in self.blocks.chunk_by(|a, b| a.place_in_extent + 1 == b.place_in_extent) {
@@ -163,7 +171,7 @@ impl ExtentMove {
             let part = &bytes[from..from + run.len() * BLOCK];
             self.device.write(Access::Direct, self.offset + from as u64, part)?;
         }
-        Ok(corrupt_blocks)
+        Ok(corrupt_pages)
     }
 
     /// Reads a run block by block. A block that cannot be read is filled with zeros, so it does not match its checksum

@@ -5,6 +5,7 @@ use crate::index::key::Patch;
 use crate::journal::RecordBoundary;
 use crate::label::JournalTail;
 use crate::overlay::{ExtentChange, ExtentId, Overlay};
+use dyad_types::{ExtentIndex, VolumeId};
 use std::ops::Bound;
 
 /// The phases of a checkpoint, in this order. The comment of [`crate::checkpoint`] says what each does.
@@ -45,6 +46,8 @@ pub(crate) struct Checkpoint {
     pub(super) patches: Vec<Patch>,
     /// For each disk: whether extents on it were written since its last sync, so that it needs another one.
     pub(super) written_disks: Vec<bool>,
+    /// Extents of which a block did not match its checksum when it was copied.
+    pub(super) damaged: Vec<(VolumeId, ExtentIndex)>,
     /// Slots (disk, slot) that become free when the checkpoint has finished.
     pub(super) freed_slots: Vec<(usize, u64)>,
     /// Changes of the extent map that apply when the checkpoint has finished: the disk of each extent, `None` if the
