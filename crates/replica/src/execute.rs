@@ -108,8 +108,8 @@ pub fn execute(
         }
         StoreCommand::Volume(change) => match change_volume(pool, change) {
             Ok(_) => Ok(CommandCompletion::AfterSync),
-            // `Exists`: a deleted volume with this id is still being freed, which a checkpoint completes.
-            Err(pool::StoreError::Exists { .. } | pool::StoreError::JournalFull) => {
+            // `Exists`: a deleted volume with this id is still being freed, which a checkpoint completes, unless a disk has failed.
+            Err(pool::StoreError::Exists { .. } | pool::StoreError::JournalFull) if pool.usable().is_ok() => {
                 Ok(CommandCompletion::AfterCheckpoint)
             }
             Err(error) => Err(store_error(&error, report)),
