@@ -13,7 +13,7 @@ use dyad_desired::Document;
 use dyad_mirror::{StoreError, StoreOp, StoreOutput, VolumeChange};
 use dyad_placement::{ChangeTicket, MembershipTerm, Timer};
 use dyad_provision::identity::{Peer, Witness};
-use dyad_types::VolumeId;
+use dyad_types::{ExtentIndex, VolumeId};
 use std::fmt;
 use std::sync::mpsc::Sender;
 use tokio::sync::oneshot;
@@ -57,6 +57,8 @@ pub enum Event {
         /// Number of steps that were completed since the pool was opened.
         steps: u64,
     },
+    /// A checkpoint of the store has found damage.
+    StoreDamaged { volume: VolumeId, extent: ExtentIndex },
     /// An event of the session with the peer.
     Peer(PeerEvent),
     /// An update of membership, leases, fences or alarms.

@@ -257,7 +257,7 @@ impl Mirror {
         self.locks.remove(&(volume, extent));
         let known = self.volumes.contains_key(&volume);
         let Some(copier) = &mut self.copier else {
-            return; // a single copy that the peer's scrub requested
+            return; // a single copy that the peer requested for its damaged blocks
         };
         copier.under_way -= 1;
         if !ok && known {
@@ -265,12 +265,19 @@ impl Mirror {
         }
     }
 
-    /// The peer's scrub found a damaged extent of a volume it does not write.
+    /// The peer's store found a damaged extent of a volume that the peer does not write.
     pub(crate) fn on_peer_want(&mut self, volume: VolumeId, extent: ExtentIndex) {
         let known = self.volumes.get(&volume).is_some_and(|state| state.extents().contains(&extent));
         if known && self.writer(volume) != Writer::Peer && !self.locks.contains(&(volume, extent)) {
             self.read_copy(volume, extent);
         }
+    }
+
+    /// Whether the peer's replica lacks writes that it had acknowledged to this node, because it has lost power. Then its version of a
+    /// block may be an older one, which cannot be detected.
+    fn peer_misses_acknowledged_writes(&self, volume: VolumeId) -> bool {
+        let held = self.volumes.get(&volume).map_or(Seq::default(), |state| state.held);
+        self.copy_stamp(volume).is_some_and(|theirs| theirs.seq < held)
     }
 
     pub(crate) fn on_reconcile_fetched(
@@ -284,6 +291,10 @@ impl Mirror {
             // The peer could not look for its copy. Both nodes are members, so its quorum or this one's handles the fault.
             return self.copy_over(volume, extent, false);
         };
+        if self.peer_misses_acknowledged_writes(volume) {
+            let lost = mine.bad;
+            return self.send_lost(volume, extent, mine, lost, LostReason::PeerOutOfDate);
+        }
         let (wanted, lost) = (mine.bad & !theirs.bad, mine.bad & theirs.bad);
         if wanted != 0 {
             let stamp = self.volumes.get(&volume).map_or(Stamp::default(), |state| state.last);

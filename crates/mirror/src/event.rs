@@ -48,7 +48,7 @@ pub enum Event {
     Hold,
     /// The lease is valid again.
     Resume,
-    /// A check of stored data found a damaged extent. No program sends it yet: there is no scrub (docs/manual/not-yet.md).
+    /// A checkpoint of the store found damage in an extent: it is repaired from the peer when both nodes are in sync.
     Damaged { volume: VolumeId, extent: ExtentIndex },
     /// The store has space again: commands that wait for space are repeated now.
     SpaceFreed,
@@ -119,7 +119,7 @@ pub enum Action {
 pub enum LostReason {
     /// Both replicas have the block, and neither can read it.
     UnreadableOnBoth,
-    /// This node cannot read the block, and the peer, which is no member, may hold an older version of it.
+    /// This node cannot read the block, and the peer, which is no member or misses writes, may hold an older version of it.
     PeerOutOfDate,
 }
 

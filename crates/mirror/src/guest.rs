@@ -145,13 +145,15 @@ impl Mirror {
             return false;
         }
         if needs_peer && !self.peer_has(volume, &extents_of(blocks.clone())) {
-            // The block is damaged here. The read waits for the peer's copy if both nodes are members, and fails
-            // otherwise.
-            if !self.both() {
+            // The block is damaged here. The read waits for the peer's copy if both nodes are members. It waits as well if this
+            // store refuses every command: whether the block is damaged is known when the store is opened again, in another
+            // process. Otherwise it fails.
+            let waits = self.both() || self.store.failed;
+            if !waits {
                 self.out.push(Action::Unreadable { volume, extent: blocks.start.extent() });
                 self.complete(id, Err(GuestError::Corrupt));
             }
-            return !self.both();
+            return !waits;
         }
         self.set_state(id, State::Reading);
         self.volumes.get_mut(&volume).expect("looked up above").reading += 1;

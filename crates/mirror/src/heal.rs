@@ -1,7 +1,8 @@
-//! Repair of damaged extents from the peer, for a guest's read or for the scrub.
+//! Repair of damaged extents from the peer, for a guest's read or because the store has found the damage.
 //!
 //! While an extent is under repair its guest writes wait, so the peer's copy is the newest.
 
+use crate::damage::{Damage, DamageQueue};
 use crate::event::*;
 use crate::guest::{TicketId, assemble};
 use crate::machine::{Mirror, Phase};
@@ -9,7 +10,7 @@ use crate::message::Body;
 use crate::peer::Ask;
 use crate::store::Purpose;
 use crate::types::*;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 number! {
@@ -30,15 +31,19 @@ struct Heal {
     writing: usize,
     /// The read is answered from the images: the local copy cannot be read even after a repair.
     direct: bool,
+    /// The report of the store for which the extent is repaired, if it is one.
+    reported: Option<Damage>,
+    /// Neither node can give the damaged blocks.
+    lost: bool,
 }
 
-/// Repairs under way, and extents that the scrub reported.
+/// Repairs under way, and damage that the store reported.
 #[derive(Debug, Default)]
 pub(crate) struct Heals {
     next: HealId,
     map: BTreeMap<HealId, Heal>,
-    /// Extents that the scrub reported and whose repair has not begun.
-    found: VecDeque<(VolumeId, ExtentIndex)>,
+    /// Extents that the store reported as damaged and of which none is under repair.
+    reported: DamageQueue,
     /// Extents for which [`Action::Lost`] was given.
     lost: BTreeMap<VolumeId, ExtentSet>,
 }
@@ -47,6 +52,7 @@ impl Heals {
     /// The volume was deleted.
     pub fn forget(&mut self, volume: VolumeId) {
         self.lost.remove(&volume);
+        self.reported.forget(volume);
     }
 }
 
@@ -56,10 +62,6 @@ impl Heals {
         self.map.values().any(|heal| heal.ticket == Some(ticket) && heal.fetching > 0)
     }
 }
-
-/// Limit of the extents that wait for repair. Beyond it a report ([`Event::Damaged`](crate::Event::Damaged)) is dropped, and
-/// the extent is repaired when a guest reads it. No program sends reports yet: there is no scrub (docs/manual/not-yet.md).
-const MAX_FOUND: usize = 4096;
 
 impl Mirror {
     /// Reports that blocks of an extent are lost, unless that was reported before.
@@ -119,9 +121,20 @@ impl Mirror {
             }
         }
         let fetching = damaged.len();
-        self.heals
-            .map
-            .insert(heal, Heal { ticket, volume, damaged, images: BTreeMap::new(), fetching, writing: 0, direct });
+        self.heals.map.insert(
+            heal,
+            Heal {
+                ticket,
+                volume,
+                damaged,
+                images: BTreeMap::new(),
+                fetching,
+                writing: 0,
+                direct,
+                reported: None,
+                lost: false,
+            },
+        );
     }
 
     pub(crate) fn on_heal_fetched(&mut self, id: HealId, extent: ExtentIndex, image: Option<ExtentImage>) {
@@ -143,6 +156,7 @@ impl Mirror {
         };
         if damaged_here & image.bad != 0 {
             // A peer that could not look for its copy does not say that the blocks are lost.
+            heal.lost = answered && wanted == 0;
             match answered {
                 true => self.tell_lost(volume, extent, LostReason::UnreadableOnBoth),
                 false => self.out.push(Action::Unreadable { volume, extent }),
@@ -177,6 +191,13 @@ impl Mirror {
         for &extent in heal.damaged.keys() {
             self.locks.remove(&(heal.volume, extent));
         }
+        // Whether the repair had an effect is seen at the next try.
+        if let Some(damage) = heal.reported
+            && !heal.lost
+            && heal.damaged.values().any(|mask| *mask != 0)
+        {
+            self.heals.reported.try_again(damage);
+        }
         let Some(ticket) = heal.ticket else {
             return;
         };
@@ -196,11 +217,14 @@ impl Mirror {
         self.complete(ticket, result);
     }
 
-    /// The session ended: reads under repair return to the queue.
+    /// The session ended: reads under repair return to the queue, and damage that the store reported is repaired later.
     pub(crate) fn abort_heals(&mut self) {
         for (_, heal) in std::mem::take(&mut self.heals.map) {
             if let Some(ticket) = heal.ticket {
                 self.requeue_read(ticket, heal.volume);
+            }
+            if let Some(damage) = heal.reported {
+                self.heals.reported.try_again(damage);
             }
         }
     }
@@ -213,43 +237,40 @@ impl Mirror {
     }
 
     pub(crate) fn on_damaged(&mut self, volume: VolumeId, extent: ExtentIndex) {
-        let known = self.volumes.get(&volume).is_some_and(|state| state.extents().contains(&extent));
-        if known && self.heals.found.len() < MAX_FOUND && !self.heals.found.contains(&(volume, extent)) {
-            self.heals.found.push_back((volume, extent));
+        if self.volumes.get(&volume).is_some_and(|state| state.extents().contains(&extent)) {
+            self.heals.reported.report(volume, extent);
         }
     }
 
-    /// Begins the repairs of extents that the scrub reported, one at a time.
+    /// Begins the repairs of extents that the store reported, one at a time. Each begins with a read: the extent may have been
+    /// repaired meanwhile, by an earlier try or by a write.
     pub(crate) fn pump_heals(&mut self) {
         if self.phase != Phase::Steady || !self.heals.map.is_empty() {
             return;
         }
-        let Some((volume, extent)) = self.heals.found.pop_front() else {
-            return;
+        let locks = &self.locks;
+        let next = self.heals.reported.next(self.now, |volume, extent| locks.contains(&(volume, extent)));
+        let Some(damage) = next else { return };
+        let (volume, extent) = (damage.volume, damage.extent);
+        let heal = self.heals.next.advance();
+        self.locks.insert((volume, extent));
+        let entry = Heal {
+            ticket: None,
+            volume,
+            damaged: BTreeMap::from([(extent, 0)]),
+            images: BTreeMap::new(),
+            fetching: 1,
+            writing: 0,
+            direct: false,
+            reported: Some(damage),
+            lost: false,
         };
-        if !self.volumes.contains_key(&volume) || self.locks.contains(&(volume, extent)) {
-            return;
-        }
-        if self.writer(volume) == Writer::Me {
-            let heal = self.heals.next.advance();
-            self.locks.insert((volume, extent));
-            let entry = Heal {
-                ticket: None,
-                volume,
-                damaged: BTreeMap::from([(extent, 0)]),
-                images: BTreeMap::new(),
-                fetching: 1,
-                writing: 0,
-                direct: false,
-            };
-            self.heals.map.insert(heal, entry);
-            self.command(StoreCommand::ReadExtent { volume, extent }, Purpose::HealRead { heal });
-        } else {
-            self.send(Body::Want { volume, extent });
-        }
+        self.heals.map.insert(heal, entry);
+        self.command(StoreCommand::ReadExtent { volume, extent }, Purpose::HealRead { heal });
     }
 
-    /// An extent that the scrub reported was read: its damaged blocks are fetched.
+    /// An extent that the store reported was read: its damaged blocks are fetched. If the peer writes the volume, a repair of this
+    /// node would race with the peer's writes: the peer sends the extent instead.
     pub(crate) fn on_heal_read(&mut self, id: HealId, result: Result<StoreOutput, StoreError>) {
         let Some(heal) = self.heals.map.get_mut(&id) else {
             return;
@@ -264,11 +285,16 @@ impl Mirror {
         };
         *mask = bad;
         let volume = heal.volume;
-        if bad == 0 {
-            heal.fetching = 0;
-            return self.finish_heal(id);
+        if bad != 0 && self.writer(volume) == Writer::Me {
+            let op = self.ask(Ask::HealFetch { heal: id, extent });
+            return self.send(Body::Fetch { op, volume, extent });
         }
-        let op = self.ask(Ask::HealFetch { heal: id, extent });
-        self.send(Body::Fetch { op, volume, extent });
+        if let Some(heal) = self.heals.map.get_mut(&id) {
+            heal.fetching = 0;
+        }
+        if bad != 0 {
+            self.send(Body::Want { volume, extent });
+        }
+        self.finish_heal(id);
     }
 }

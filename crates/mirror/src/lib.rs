@@ -39,6 +39,7 @@
 mod changes;
 mod clocks;
 mod copier;
+mod damage;
 mod dirty;
 mod event;
 mod flush;

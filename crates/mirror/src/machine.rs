@@ -48,6 +48,8 @@ pub(crate) struct Volume {
     pub assigned: Seq,
     /// Highest number the peer sent since the handshake.
     pub heard: Seq,
+    /// Highest number of a write that the peer has acknowledged since both replicas were last equal.
+    pub held: Seq,
     /// Extents with a durable dirty mark.
     pub dirty: ExtentSet,
     /// This node completed writes that no confirmation covers yet.

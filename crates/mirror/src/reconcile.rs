@@ -134,6 +134,7 @@ impl Mirror {
             // A number of its own for the reconciliation: the confirmation below then covers the copies, which have
             // old stamps.
             volume.unconfirmed = false;
+            volume.held = Seq::default();
             equal.push((id, volume.assigned.advance()));
         }
         for (volume, seq) in equal {

@@ -60,8 +60,8 @@ impl Mirror {
             return self.disconnect(Reason::Protocol);
         }
         if self.phase == Phase::Steady && self.writer(volume) == Writer::Me {
-            // This extent was requested while the peer was the writer; the writer has changed since. The
-            // damage is repaired when a guest reads it.
+            // This extent was requested while the peer was the writer; the writer has changed since. The next try of the
+            // repair fetches it.
             return self.answer(op, Ok(Answer::Ok));
         }
         if self.phase == Phase::Reconcile && stamp > state.last {

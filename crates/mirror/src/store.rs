@@ -91,6 +91,8 @@ pub(crate) struct StoreQueue {
     ops: BTreeMap<StoreOp, InFlight>,
     /// Number of data commands in `ops`.
     data: usize,
+    /// The store has refused a command that it must carry out, so that this node is faulty until this mirror ends.
+    pub failed: bool,
     /// Commands refused for lack of space, and data commands given after one.
     stalled: BTreeMap<StoreOp, InFlight>,
     retry_at: BootTime,
@@ -307,6 +309,7 @@ impl Mirror {
                 self.note_stored(&entry.command);
             }
             Err(error @ (StoreError::Io | StoreError::NoSpace)) => {
+                self.store.failed = true;
                 self.out.push(Action::Faulty { error: error.clone() });
             }
             _ => {}

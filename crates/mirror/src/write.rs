@@ -76,6 +76,12 @@ impl Mirror {
             && *op == store_op
         {
             *peer = PeerPart::Held;
+            let volume = self.tickets.map.get(&id).and_then(|ticket| self.volumes.get_mut(&ticket.volume));
+            if let Some(volume) = volume
+                && let Some(span) = volume.writing.get(&id)
+            {
+                volume.held = volume.held.max(span.seq);
+            }
             self.finish_write(id);
         }
     }

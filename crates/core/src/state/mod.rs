@@ -200,6 +200,9 @@ impl CoreState {
             Event::StoreProgress { op, steps } => {
                 self.feed_mirror(dyad_mirror::Event::StoreProgress { op, steps });
             }
+            Event::StoreDamaged { volume, extent } => {
+                self.feed_mirror(dyad_mirror::Event::Damaged { volume, extent });
+            }
             Event::Peer(from) => self.handle_peer_event(from),
             Event::Quorum(update) => self.apply_quorum_update(update),
             Event::DocumentRead(DocumentRead { document, term }) => self.set_document(document, term),

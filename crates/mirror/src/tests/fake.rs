@@ -35,6 +35,8 @@ pub struct FakeStore {
     pub bad: BTreeSet<(VolumeId, BlockIndex)>,
     /// Data commands are refused, but those that may use the reserve, until a deletion frees space.
     pub full: bool,
+    /// A disk has failed: every command is refused.
+    pub failed: bool,
 }
 
 impl FakeStore {
@@ -62,6 +64,9 @@ impl FakeStore {
     }
 
     pub fn run(&mut self, command: &StoreCommand) -> Result<StoreOutput, StoreError> {
+        if self.failed {
+            return Err(StoreError::Io);
+        }
         match command {
             StoreCommand::Read { volume, block, count } => {
                 let content = self.live.volumes.get(volume).ok_or(StoreError::NoVolume)?;

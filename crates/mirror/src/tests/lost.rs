@@ -1,5 +1,6 @@
 //! A block of the resync source that cannot be read: the pair gets in sync again, and no node gives an older content.
 
+use super::clocks::run;
 use super::pair::{Pair, Step::*};
 use crate::*;
 
@@ -184,4 +185,80 @@ fn a_block_that_a_write_makes_good_during_its_repair_is_not_lost() {
     }
     pair.heal();
     assert_eq!((pair.lost.len(), pair.failed_reads), (0, 0));
+}
+
+/// The daemon of a lone node ends and opens its pool again: until then a guest waits, and gets no error.
+#[test]
+fn a_read_waits_while_the_pool_of_a_lone_node_has_failed() {
+    let mut pair = with_a_survivor();
+    pair.step(LinkDown);
+    pair.step(Fail { node: 0 });
+    pair.step(Read { volume: 0, block: 0, count: 1 });
+    pair.step(Write { volume: 0, block: 9, count: 1 });
+    for _ in 0..50 {
+        pair.step(Store { node: 0, count: 9 });
+        pair.step(Tick { millis: 100 });
+    }
+    assert_eq!(pair.open_requests(), 2);
+}
+
+/// The peer has lost power and with it an acknowledged write, of which this node cannot read a block.
+#[test]
+fn a_reconciliation_takes_no_block_of_a_replica_that_misses_writes() {
+    let mut pair = Pair::new();
+    pair.heal();
+    pair.step(Write { volume: 0, block: 0, count: 16 });
+    pair.heal();
+    pair.step(Write { volume: 0, block: 5, count: 1 });
+    // Without ticks: the background confirmations would make the write durable.
+    for node in (0..16).map(|step| step % 2) {
+        pair.step(Store { node, count: 50 });
+        pair.step(Deliver { node, count: 50 });
+    }
+    assert_eq!(pair.open_requests(), 0);
+    pair.step(Power { node: 1, keep: 0 });
+    pair.rot_anywhere(0, VOLUME, [5]);
+    pair.heal();
+    assert_eq!(pair.lost, [(VOLUME, ExtentIndex(0), LostReason::PeerOutOfDate)]);
+    assert_eq!(pair.unreadable_blocks(VOLUME), [[5], [5]]);
+    assert!(read_fails(&mut pair));
+}
+
+/// The store has met the damage of a block that no guest reads. The session may end at each step of the repair.
+#[test]
+fn reported_damage_is_repaired_on_either_node_also_over_sessions() {
+    for (node, steps) in (0..2).flat_map(|node| (0..10).map(move |steps| (node, steps))) {
+        let mut pair = Pair::new();
+        pair.heal();
+        pair.step(Write { volume: 0, block: 0, count: 16 });
+        pair.heal();
+        pair.rot_anywhere(node, VOLUME, [5, 9]);
+        pair.step(Damaged { node, volume: 0, block: 5 });
+        pair.step(Tick { millis: 100 });
+        for step in 0..steps {
+            pair.step(if step % 2 == 0 {
+                Store { node: step / 2 % 2, count: 1 }
+            } else {
+                Deliver { node: step / 2 % 2, count: 1 }
+            });
+        }
+        pair.step(LinkDown);
+        pair.step(LinkUp);
+        run(&mut pair, 20);
+        assert_eq!(pair.unreadable_blocks(VOLUME), [vec![], vec![]], "node {node}, {steps} steps");
+        assert_eq!(pair.lost, []);
+    }
+}
+
+#[test]
+fn reported_damage_that_neither_node_can_repair_is_lost_and_told_once() {
+    let mut pair = Pair::new();
+    pair.heal();
+    pair.step(Write { volume: 0, block: 0, count: 16 });
+    pair.heal();
+    pair.rot_anywhere(0, VOLUME, [5]);
+    pair.rot_anywhere(1, VOLUME, [5]);
+    pair.step(Damaged { node: 0, volume: 0, block: 5 });
+    run(&mut pair, 50);
+    assert_eq!(pair.lost, [(VOLUME, ExtentIndex(0), LostReason::UnreadableOnBoth)]);
 }

@@ -83,6 +83,16 @@ pub enum Step {
         node: usize,
         hangs: bool,
     },
+    /// The node's store reports damage in the extent of this block.
+    Damaged {
+        node: usize,
+        volume: usize,
+        block: u64,
+    },
+    /// A disk of the node's store fails: the store refuses every command from now on.
+    Fail {
+        node: usize,
+    },
     /// The oldest command of the node's store waits for a checkpoint, of which the disks complete a step.
     Progress {
         node: usize,
@@ -248,7 +258,7 @@ impl Pair {
                 self.lost.push((volume, extent, reason));
             }
             Action::Progress(progress) => self.copied += progress.copied,
-            Action::Faulty { error } => panic!("the fake store has no such fault: {error}"),
+            Action::Faulty { error } => assert!(self.nodes[node].store.failed, "no disk has failed: {error}"),
             Action::PeerStuck => self.nodes[node].stuck += 1,
             Action::StorageStuck => {
                 assert!(self.nodes[node].hangs, "the store of node {node} answers\n{}", self.log.join("\n"));
@@ -387,6 +397,10 @@ impl Pair {
                 }
             }
             Step::Store { node, .. } if self.nodes[node].hangs => {}
+            Step::Damaged { node, volume, block } => {
+                self.event(node, Event::Damaged { volume: VOLUMES[volume], extent: BlockIndex(block).extent() });
+            }
+            Step::Fail { node } => self.nodes[node].store.failed = true,
             Step::Hang { node, hangs } => (self.nodes[node].hangs, self.nodes[node].hung_ms) = (hangs, 0),
             Step::Progress { node } => {
                 if let Some(op) = self.nodes[node].commands.front().map(|(op, _)| *op) {

@@ -51,6 +51,7 @@ proptest! {
         steps in prop::collection::vec(prop_oneof![
             8 => step().prop_filter("no crashes", |s| !matches!(s, Step::Kill { .. } | Step::Power { .. } | Step::Remove { .. })),
             2 => (0usize..2, 0usize..2, 0..BLOCKS).prop_map(|(node, volume, block)| Step::Rot { node, volume, block }),
+            1 => (0usize..2, 0usize..2, 0..BLOCKS).prop_map(|(node, volume, block)| Step::Damaged { node, volume, block }),
         ], 1..120),
     ) {
         let mut pair = Pair::new();

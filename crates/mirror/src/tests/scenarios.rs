@@ -243,3 +243,25 @@ fn each_new_damage_during_a_repair_is_repaired() {
     }
     pair.heal();
 }
+
+/// After a flush either node may be lost.
+#[test]
+fn a_flush_is_answered_when_the_write_is_durable_on_the_other_node_as_well() {
+    let mut pair = Pair::new();
+    pair.heal();
+    for request in [Write { volume: 0, block: 5, count: 1 }, Flush { volume: 0 }] {
+        pair.step(request);
+        super::clocks::run(&mut pair, 5);
+        assert_eq!(pair.open_requests(), 0);
+    }
+    pair.step(Power { node: 1, keep: 0 });
+    pair.step(Start { node: 1 });
+    pair.step(Remove { node: 0 });
+    pair.step(Kill { node: 0 });
+    pair.step(Read { volume: 0, block: 5, count: 1 });
+    for _ in 0..50 {
+        pair.step(Store { node: 1, count: 50 });
+        pair.step(Tick { millis: 100 });
+    }
+    assert_eq!(pair.open_requests(), 0, "the read was answered, with the flushed data");
+}
