@@ -121,6 +121,14 @@ mod tests {
         assert_eq!(writes_of(&mut rule, new), [CgroupWrite::Thaw]);
     }
 
+    /// A launcher of an earlier run of the daemon may enter the cgroup at any time.
+    #[test]
+    fn a_cgroup_that_was_empty_at_the_start_is_opened_by_a_permit_only() {
+        let mut rule = CgroupRule::at_start(false, &mut Vec::new());
+        assert_eq!(writes_of(&mut rule, CgroupCommand::Thaw), []);
+        assert_eq!(writes_of(&mut rule, CgroupCommand::AllowStarts { kills: 0 }), [CgroupWrite::Thaw]);
+    }
+
     #[test]
     fn a_permit_does_not_thaw_vms_that_the_quorum_thread_has_frozen() {
         let mut writes = Vec::new();

@@ -371,6 +371,21 @@ fn the_vms_of_a_lost_node_are_failed_over_once_its_fence_is_over() {
     assert!(fixture.settled().contains(&fail_over));
 }
 
+/// Each loss of the peer has a fence of its own.
+#[test]
+fn the_permission_to_start_the_peers_vms_ends_when_the_peer_is_a_member_again() {
+    let mut fixture = Fixture::with_web(Members::OnlyA, NodeId::A);
+    fixture.event(Event::PeerVmsAllowed);
+    for members in [Members::Both, Members::OnlyA] {
+        fixture.event(Event::Config(Config { members, ..Config::first(NodeId::A, 7) }));
+    }
+    fixture.read(dyad_desired::fail_over(&document(NodeId::A), NodeId::B));
+    let fail_over = Action::FailOver { survivor: NodeId::A };
+    assert!(!fixture.settled().contains(&fail_over));
+    fixture.event(Event::PeerVmsAllowed);
+    assert!(fixture.actions.contains(&fail_over), "{:?}", fixture.actions);
+}
+
 /// A peer that is reported clean may become a member at any moment and start the VMs that the document places on it.
 #[test]
 fn a_clean_peer_is_reported_after_the_fail_over_only() {

@@ -78,6 +78,10 @@ impl Placement {
         if self.membership.fail_over != FailOver::Idle || self.membership.readmission.clean() {
             return;
         }
+        // The change could not be stored.
+        if self.lifecycle.pool_has_failed() {
+            return;
+        }
         if self.membership.fail_over_decided_at.is_some_and(|at| now.since(at) < FAIL_OVER_RETRY_DELAY) {
             return;
         }
