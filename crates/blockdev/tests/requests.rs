@@ -96,6 +96,38 @@ fn invalid_requests_get_an_error_status_and_change_nothing() {
 }
 
 #[test]
+fn a_failed_flush_is_an_error_for_the_guest() {
+    let mut served = serve(1, SIZE, Config::new("disk"));
+    served.volume.fail_if(|request| *request == Request::Flush);
+    assert_eq!(served.guest.run(0, OUT, 0, &[1; 4096]).0, 0);
+    assert_eq!(served.guest.run(0, FLUSH, 0, &[]).0, 1);
+}
+
+#[test]
+fn a_write_of_a_driver_without_flush_fails_if_it_is_not_durable() {
+    let mut served = serve_without_flush();
+    served.volume.fail_if(|request| *request == Request::Flush);
+    assert_eq!(served.guest.run(0, OUT, 0, &[1; 4096]).0, 1);
+}
+
+/// Of a write that covers a part of its first and of its last block, both are read first.
+#[test]
+fn a_write_changes_nothing_if_one_of_its_partial_blocks_cannot_be_read() {
+    let unreadable: [fn(&Request) -> bool; 2] = [
+        |request| matches!(request, Request::Read { offset: 0, .. }),
+        |request| matches!(request, Request::Read { offset: 8192, .. }),
+    ];
+    for fails in unreadable {
+        let mut served = serve(1, SIZE, Config::new("disk"));
+        let before = pattern(12288, 5);
+        assert_eq!(served.guest.run(0, OUT, 0, &before).0, 0);
+        served.volume.fail_if(fails);
+        assert_eq!(served.guest.run(0, OUT, 1, &[9; 22 * 512]).0, 1);
+        assert_eq!(served.volume.bytes(0, 12288), before);
+    }
+}
+
+#[test]
 fn the_device_shows_its_serial_number_size_and_queues() {
     let mut served = serve(2, SIZE, Config::new("vol-000042-and-more-than-20"));
     let (status, id) = served.guest.run(1, GET_ID, 0, &[0; 20]);
@@ -114,14 +146,20 @@ fn a_read_only_device_refuses_changes() {
     assert_eq!(served.guest.run(0, IN, 0, &[1; 512]), (0, vec![0; 512]));
 }
 
-#[test]
-fn a_driver_without_flush_gets_durable_writes() {
+/// A device whose driver does not know flushes.
+fn serve_without_flush() -> Served {
     let mut served = serve(1, SIZE, Config::new("disk"));
     served.guest.features &= !(1 << 9);
     let path = served.server.path().to_owned();
     served.guest.front = None;
     wait_for("the end of the connection", || !served.server.status().connected);
     served.guest.connect(&path).unwrap();
+    served
+}
+
+#[test]
+fn a_driver_without_flush_gets_durable_writes() {
+    let mut served = serve_without_flush();
     assert_eq!(served.guest.run(0, OUT, 0, &[1; 4096]).0, 0);
     assert!(matches!(served.volume.take_requests()[..], [Request::Write { .. }, Request::Flush]));
 }

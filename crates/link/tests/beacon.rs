@@ -109,6 +109,13 @@ fn replayed_and_forged_datagrams_are_not_delivered() {
     assert_eq!(b.counts().replayed, before.replayed + 2);
     assert_eq!(b.counts().forged, before.forged + 2);
     assert_eq!(b.counts().accepted, before.accepted);
+    // Nor does a replay move the address of A: what B sends still comes to the tap.
+    let thief = UdpSocket::bind("127.0.0.1:0").unwrap();
+    thief.send_to(&recorded[1], at_b).unwrap();
+    assert_eq!(receive_body(&mut b), None);
+    b.send(None, b"for A only");
+    let mut datagram = [0; 2000];
+    tap.recv(&mut datagram).unwrap();
 }
 
 #[test]

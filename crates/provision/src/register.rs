@@ -167,4 +167,16 @@ mod tests {
         file.write_all_at(&[0xff; 100], SLOT_BYTES as u64).unwrap();
         assert!(RegisterFiles::open(dirs, id).unwrap_err().to_string().contains("damaged"));
     }
+
+    /// Otherwise each vote after the first restart of the daemon would be in the page cache only.
+    #[test]
+    fn a_write_is_durable_when_it_returns_also_after_the_register_was_opened_again() {
+        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (dirs, id) = ([a.path(), b.path()], RegisterId { pair: 7, node: NodeId::A });
+        RegisterFiles::create(dirs, id, &AcceptorRecord::first_node(NodeId::A, 3)).unwrap();
+        for file in RegisterFiles::open(dirs, id).unwrap().0.files {
+            let flags = rustix::fs::fcntl_getfl(&file).unwrap();
+            assert!(flags.contains(rustix::fs::OFlags::DSYNC), "{flags:?}");
+        }
+    }
 }

@@ -263,6 +263,18 @@ mod tests {
         }
     }
 
+    /// A later write may have been in the file that was replaced by a blank one.
+    #[test]
+    fn a_blank_copy_beside_an_older_record_is_amnesia() {
+        for write_number in 3..6 {
+            let mut disk = Disk::written(write_number);
+            for file in 0..2 {
+                disk.0[file][slot_of(write_number)] = vec![0; SLOT_BYTES];
+            }
+            assert_eq!(disk.choose(), RegisterChoice::Amnesia);
+        }
+    }
+
     #[test]
     fn one_whole_copy_of_each_slot_is_enough() {
         for write_number in 2..6 {

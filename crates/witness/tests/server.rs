@@ -12,8 +12,8 @@ use dyad_link::pairing::PairingError;
 use dyad_link::tls::{TlsError, TlsIdentity};
 use dyad_quorum::{Members, ReplyBody};
 use dyad_types::NodeId;
-use dyad_witness::client::{AskError, EnrolError};
-use dyad_witness::protocol::WitnessRefusal;
+use dyad_witness::client::{self, AskError, EnrolError, OneTimeCode};
+use dyad_witness::protocol::{Enrol, WitnessRefusal};
 use dyad_witness::server::{Server, WitnessConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -74,13 +74,17 @@ async fn a_code_works_once_and_a_wrong_code_is_refused() {
 
 #[tokio::test]
 async fn a_cloned_node_is_refused_until_its_peer_adds_its_key() {
-    let (witness, pair) = (witness(2), Pair::new());
+    let (witness, pair) = (witness(3), Pair::new());
     let enrolment = pair.enrol(&witness.address, &witness.codes[0]).await.unwrap();
     let base = pair.both(&enrolment);
     // The same pair id with other keys.
     let clone = Pair { id: pair.id, ..Pair::new() };
     let error = clone.enrol(&witness.address, &witness.codes[1]).await.unwrap_err();
     assert!(matches!(error, EnrolError::Refused(WitnessRefusal::PairTaken)), "{error:?}");
+    // Nor with the name of an enrolled key, which is public: the key of the connection counts.
+    let named = Enrol { keys: [Some(pair.a.fingerprint()), Some(clone.b.fingerprint())], ..pair.enrolment() };
+    let error = client::enrol(&witness.address, OneTimeCode(&witness.codes[2]), &clone.a, &named, TEST_TIMEOUT).await;
+    assert!(matches!(error, Err(EnrolError::Refused(WitnessRefusal::Mismatch))), "{error:?}");
     let mut asking = pair.client(&clone.b, &witness.address, witness.fingerprint);
     let error = asking.ask(&pair.learn(&base), TEST_TIMEOUT).await.unwrap_err();
     assert!(matches!(error, AskError::Refused(WitnessRefusal::WrongKey)), "{error:?}");

@@ -13,7 +13,8 @@ pub struct Volume {
 #[derive(Default)]
 struct State {
     holding: bool,
-    failing: bool,
+    /// Selects the requests that the volume refuses; `None` = it refuses none.
+    fails: Option<fn(&Request) -> bool>,
     /// Requests that are held back.
     held: Vec<(Request, ReplyTo)>,
     /// All requests since the last call of [`Volume::take_requests`].
@@ -53,7 +54,12 @@ impl Volume {
 
     /// Lets all requests fail from now on.
     pub fn fail(&self) {
-        self.state.lock().unwrap().failing = true;
+        self.fail_if(|_| true);
+    }
+
+    /// Lets the requests fail from now on for which `fails` holds, and no others.
+    pub fn fail_if(&self, fails: fn(&Request) -> bool) {
+        self.state.lock().unwrap().fails = Some(fails);
     }
 
     /// The requests since the last call.
@@ -71,7 +77,7 @@ impl Volume {
     }
 
     fn perform(&self, request: &Request) -> RequestResult {
-        if self.state.lock().unwrap().failing {
+        if self.state.lock().unwrap().fails.is_some_and(|fails| fails(request)) {
             return Err(BackendError::failed("planted by the test"));
         }
         let mut data = self.data.lock().unwrap();

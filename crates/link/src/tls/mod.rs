@@ -90,3 +90,6 @@ pub fn server_config(
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     Ok(Arc::new(config))
 }
+
+#[cfg(test)]
+mod tests;
