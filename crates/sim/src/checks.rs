@@ -17,6 +17,9 @@ use dyad_mirror::oracle::value_of;
 use dyad_quorum::{Config, Members};
 use dyad_types::{BLOCK, BlockIndex, IndexRange, VolumeId};
 
+/// A block that a pool cannot read.
+const UNREADABLE: &str = "unreadable";
+
 impl World {
     /// Checks I1, I3 and I5; called after every event.
     pub(crate) fn check_invariants(&mut self) {
@@ -104,14 +107,18 @@ impl World {
     /// Asserts that each block of the node's replica of this VM's volume holds a value that the oracle allows.
     fn check_replica(&mut self, node: usize, vm: VmIndex, which: &str) {
         let Some(core) = &self.nodes[node].core else { return };
-        let pool = &core.store.pool;
+        let pool = core.store.queue.pool();
         // There is no volume before the pair is created.
         if !core.model.mirror.volumes().iter().any(|info| info.id == volume(vm)) {
             return;
         }
         let wrong = BlockIndex(0).run(crate::guests::BLOCKS).each().find_map(|block| {
             let value = pool.read(volume(vm), block.run(1)).map(|data| value_of(&data));
-            let fine = matches!(value, Ok(Ok(value)) if self.oracle.allows((volume(vm), block), value));
+            let fine = match value {
+                Ok(Ok(value)) => self.oracle.allows((volume(vm), block), value),
+                Ok(Err(_)) => false,
+                Err(_) => self.may_have_lost_blocks() || self.disk_refuses(node),
+            };
             (!fine).then(|| format!("{which}: node {node} holds {value:?} in block {block} of volume {}", volume(vm)))
         });
         self.count_event("replicas looked at");
@@ -140,6 +147,15 @@ impl World {
             self.oracle.memories_lost();
             self.count_event("all memories lost");
         }
+    }
+
+    /// The members of the newest configuration.
+    pub(crate) fn newest_members(&self) -> Option<Members> {
+        self.chosen.last_key_value().map(|(_, newest)| newest.members)
+    }
+
+    pub(crate) fn both_are_members(&self) -> bool {
+        self.newest_members() == Some(Members::Both)
     }
 
     /// Whether both nodes are members and both mirrors are in [`Phase::Steady`] with the newest configuration.
@@ -180,12 +196,19 @@ impl World {
             for block in BlockIndex(0).run(crate::guests::BLOCKS).each() {
                 let read = |node: usize| {
                     let core = self.nodes[node].core.as_ref().ok_or("no daemon")?;
-                    let data = core.store.pool.read(volume(vm), block.run(1)).map_err(|_| "unreadable")?;
+                    let data = core.store.queue.pool().read(volume(vm), block.run(1)).map_err(|_| UNREADABLE)?;
                     assert_eq!(data.len(), BLOCK);
                     value_of(&data).map_err(|_| "a mixture")
                 };
                 let (a, b) = (read(0), read(1));
-                let fine = a == b && a.is_ok_and(|value| self.oracle.allows((volume(vm), block), value));
+                let allowed = |value| self.oracle.allows((volume(vm), block), value);
+                // Damage that no read has met stays until the block is read.
+                let fine = match (a, b) {
+                    (Ok(a), Ok(b)) => a == b && allowed(a),
+                    (Ok(value), Err(UNREADABLE)) | (Err(UNREADABLE), Ok(value)) => self.blocks_rotted && allowed(value),
+                    (Err(UNREADABLE), Err(UNREADABLE)) => self.may_have_lost_blocks(),
+                    _ => false,
+                };
                 if !fine {
                     return self.report_violation(format!(
                         "at rest volume {} block {block} is {a:?} on A, {b:?} on B",

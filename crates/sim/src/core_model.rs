@@ -7,7 +7,7 @@ use crate::options::PlantedBug;
 use crate::quorum_thread::QuorumUpdate;
 use crate::world::{DaemonJob, World};
 use dyad_desired::Change;
-use dyad_mirror::{Action, Event, GuestOp, Mirror, Reason, RequestId, VolumeChange};
+use dyad_mirror::{Action, Event, GuestError, GuestOp, Mirror, Reason, RequestId, VolumeChange};
 use dyad_placement::{ChangeTicket, DocumentRequest, DocumentTask, LocalState, Mutants, Placement};
 use dyad_quorum::{self as quorum, Config, MS, SEC};
 use dyad_types::{BootTime, NodeId, VolumeId};
@@ -27,6 +27,8 @@ pub(crate) enum ReplyReceiver {
     VolumeGc,
     /// The setup of the pair.
     SetUp,
+    /// The volume that fills the pools.
+    Filler,
 }
 
 /// The consequence of the decision of a change of the document.
@@ -198,9 +200,10 @@ impl World {
                 self.log_line(node, "the peer is dirty".into());
                 self.place(node, dyad_placement::Event::PeerDirty);
             }
-            Action::Faulty { error } => self.report_violation(format!("node {node} is faulty: {error}")),
+            Action::Faulty { error } => self.on_failed_pool(node, &error),
             Action::Lost { volume, extent, .. } => {
-                self.report_violation(format!("node {node} calls extent {extent} of volume {volume} lost"));
+                self.count_event("lost extents");
+                self.check_lost(node, volume, extent);
             }
             Action::Healed { .. } => self.count_event("heals"),
             Action::Unreadable { .. } => self.count_event("unreadable"),
@@ -219,6 +222,9 @@ impl World {
         let Some(model) = self.core_model(node) else { return };
         match model.receivers.remove(&req) {
             Some(ReplyReceiver::Guest(vm, guest_req)) => {
+                if result == Err(GuestError::Corrupt) {
+                    self.check_unreadable(node, vm, guest_req);
+                }
                 let delay = self.prng.within(1_000..40_000);
                 self.schedule_job(node, delay, DaemonJob::GuestReply(vm, guest_req, result));
             }
@@ -228,8 +234,33 @@ impl World {
                 self.count_event("orphaned volumes deleted");
                 self.schedule_job(node, 0, DaemonJob::Placement(dyad_placement::Event::OrphanDeleted { deleted }));
             }
+            Some(ReplyReceiver::Filler) => self.filler_answered(&result),
             Some(ReplyReceiver::SetUp) | None => {}
         }
+    }
+
+    /// A disk refused a request: as in the daemon, the node hands over, and has no session meanwhile.
+    fn on_failed_pool(&mut self, node: usize, error: &dyad_mirror::StoreError) {
+        if self.pool_works(node) {
+            return self.report_violation(format!("node {node} is faulty, and its disk is well: {error}"));
+        }
+        let Some(model) = self.core_model(node) else { return };
+        if !model.placement.lifecycle().pool_has_failed() {
+            self.count_event("pools failed");
+            self.log_line(node, format!("the pool has failed: {error}"));
+            self.close_session(node);
+            self.place(node, dyad_placement::Event::PoolFailed);
+            // The daemon settles after each batch of events.
+            self.schedule_job(node, 0, DaemonJob::Settle);
+        }
+    }
+
+    /// Gives the mirror a request to a volume that no guest has sent.
+    pub(crate) fn send_volume_request(&mut self, node: usize, receiver: ReplyReceiver, volume: VolumeId, op: GuestOp) {
+        let Some(model) = self.core_model(node) else { return };
+        let req = model.last_request.advance();
+        model.receivers.insert(req, receiver);
+        self.mirror(node, Event::Guest { req, volume, op });
     }
 
     /// Gives the mirror a request, or a change of the volume table, of the daemon itself.
@@ -345,7 +376,14 @@ impl World {
                 self.schedule_job(node, delay, DaemonJob::Placement(dyad_placement::Event::TimedOut(timer)));
             }
             A::LeaveEnded(end) => self.leave_ended(node, end),
-            A::EndProcess => self.report_violation(format!("node {node} ends its process although its pool works")),
+            A::EndProcess => {
+                let failed = |model: &mut CoreModel| model.placement.lifecycle().pool_has_failed();
+                if !self.core_model(node).is_some_and(failed) {
+                    self.report_violation(format!("node {node} ends its process although its pool works"));
+                }
+                self.count_event("failed pools opened again");
+                self.kill_core(node);
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use crate::world::{DaemonJob, FutureEvent, World};
 use bytes::Bytes;
 use dyad_mirror::oracle::{FlushMark, Value, value_of};
 use dyad_mirror::{GuestError, GuestOp, RequestId};
-use dyad_quorum::MS;
+use dyad_quorum::{MS, Nanos};
 use dyad_types::{BLOCK, BLOCK_BYTES, BlockIndex, IndexRange, VolumeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -14,6 +14,10 @@ use std::ops::Range;
 pub const VOLUME_BYTES: u64 = 2 << 20;
 /// Blocks of a guest's volume.
 pub const BLOCKS: u64 = VOLUME_BYTES / BLOCK_BYTES;
+/// Share of requests that follow the request before almost at once, of a thousand: several are under way at the same time.
+const FOLLOW_UP_PERMILLE: u64 = 700;
+/// The pause before the other requests.
+const PAUSE_PERIOD: Range<Nanos> = 40 * MS..600 * MS;
 /// Maximum number of unanswered requests of a guest.
 const MAX_OPEN_REQUESTS: usize = 6;
 
@@ -62,9 +66,10 @@ pub fn volume(vm: VmIndex) -> VolumeId {
 }
 
 impl World {
-    /// Sends a random request of the guest, if it executes; repeated after 1 to 25 ms.
+    /// Sends a random request of the guest, if it executes; repeated at once or after a pause.
     pub(crate) fn send_guest_request(&mut self, vm: VmIndex) {
-        let pause = self.prng.within(MS..25 * MS);
+        let follows = self.prng.chance(FOLLOW_UP_PERMILLE);
+        let pause = if follows { self.prng.within(MS / 10..3 * MS) } else { self.prng.within(PAUSE_PERIOD) };
         self.schedule(pause, FutureEvent::GuestRequest(vm));
         if self.guests_idle {
             return;
@@ -93,7 +98,12 @@ impl World {
         // Half of all requests go to the first 40 blocks, so that requests overlap.
         let range = if self.prng.chance(500) { 40 } else { BLOCKS };
         let block = BlockIndex(self.prng.below(range));
-        let count = if self.prng.chance(700) { 1 } else { self.prng.within(1..40) };
+        let count = match self.prng.below(1000) {
+            0..700 => 1,
+            700..985 => self.prng.within(1..24),
+            // Up to 1 MiB, as a guest sends at most.
+            _ => self.prng.within(24..257),
+        };
         let count = count.min(BLOCKS - block.0);
         Some(match self.prng.below(100) {
             0..48 => {
@@ -176,6 +186,8 @@ impl World {
                     }
                 }
             }
+            // The blocks were lost: the mirror's answer was checked.
+            (Request::Read { .. }, Err(GuestError::Corrupt)) if self.may_have_lost_blocks() => {}
             (request, reply) => {
                 let text = format!("VM {vm} on node {node}: {:?} was answered {reply:?}", request.op().span());
                 self.report_violation(text);

@@ -22,8 +22,10 @@
 
 mod checks;
 mod core_model;
+mod disk_faults;
 mod documents;
 mod faults;
+mod full_pools;
 mod guests;
 mod machine;
 mod net;
@@ -34,6 +36,7 @@ mod quorum_thread;
 mod service;
 mod store;
 mod supervisor;
+mod witness_faults;
 mod world;
 
 pub use options::{Options, PlantedBug, RunResult};

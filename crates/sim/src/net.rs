@@ -3,6 +3,7 @@
 
 use crate::options::PlantedBug;
 use crate::partial_faults::{FLAP_PERMILLE, PartialFault, SILENCE_TIMEOUT};
+use crate::witness_faults::request_timeout;
 use crate::world::{DaemonJob, FutureEvent, World};
 use dyad_mirror::{Body, Event, PeerMessage};
 use dyad_quorum::{Datagram, MS, Nanos, SEC, WitnessReply, WitnessRequest, WitnessRequestId, acceptor};
@@ -115,7 +116,10 @@ impl World {
                 self.end_session(node);
             }
         }
-        let possible = open && cores && self.partial_fault != PartialFault::SessionCut;
+        // A node whose pool has failed makes no session.
+        let failed = |core: &crate::machine::Core| core.model.placement.lifecycle().pool_has_failed();
+        let failed = self.nodes.iter().filter_map(|node| node.core.as_ref()).any(failed);
+        let possible = open && cores && !failed && !self.session_is_cut() && !self.has_unadmitted();
         if possible && self.link.open_sessions == [None; 2] && self.prng.chance(400) {
             self.link.session_since = self.now;
             self.link.blocked_since = None;
@@ -133,7 +137,7 @@ impl World {
 
     /// Ends the session at both nodes if a partial fault has blocked it for long enough, or makes it flap.
     fn break_session(&mut self) {
-        if self.partial_fault == PartialFault::SessionCut {
+        if self.session_is_cut() {
             // Also a session without messages is silent now.
             self.link.blocked_since = self.link.blocked_since.or(Some(self.now));
         }
@@ -143,7 +147,7 @@ impl World {
         }
     }
 
-    fn end_session(&mut self, node: usize) {
+    pub(crate) fn end_session(&mut self, node: usize) {
         if let Some(session) = self.link.open_sessions[node].take() {
             self.link.undelivered[node].clear();
             let delay = self.random_delay();
@@ -210,8 +214,11 @@ impl World {
 
     /// Handles a request at the witness and sends the reply back.
     pub(crate) fn ask_witness(&mut self, node: usize, daemon_run: u64, id: WitnessRequestId, request: &WitnessRequest) {
-        let half = self.witness_rtt / 2;
-        let reply = if self.witness_up && self.reaches_witness[node] {
+        let mut half = self.witness_rtt / 2;
+        let reply = if self.partial_fault == PartialFault::WitnessSilent {
+            half = request_timeout(request);
+            WitnessReply::NoAnswer
+        } else if self.witness_up && self.reaches_witness[node] {
             let answer = acceptor::handle(&mut self.witness, request);
             // The record is durable at once; the network may lose the reply.
             if self.prng.chance(self.link.loss) { WitnessReply::NoAnswer } else { WitnessReply::Received(answer) }

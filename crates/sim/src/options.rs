@@ -31,12 +31,14 @@ pub enum PlantedBug {
     NoStoreProgress,
     /// Each node tells its peer the same number of checkpoint steps.
     NoPeerProgress,
+    /// The mirror is not told of damage that a checkpoint finds.
+    NoDamageReport,
 }
 
 impl PlantedBug {
     /// Each planted bug that some seeds show. Rules of `placement` that other rules cover as well, so that no run shows their
     /// lack, are left out: their unit tests are in that crate.
-    pub const ALL: [PlantedBug; 17] = [
+    pub const ALL: [PlantedBug; 18] = [
         PlantedBug::Quorum(Mutant::NoFenceWait),
         PlantedBug::Quorum(Mutant::NoGrace),
         PlantedBug::Quorum(Mutant::ActBeforeChosen),
@@ -54,6 +56,7 @@ impl PlantedBug {
         PlantedBug::NoStorageReport,
         PlantedBug::NoStoreProgress,
         PlantedBug::NoPeerProgress,
+        PlantedBug::NoDamageReport,
     ];
 }
 

@@ -1,10 +1,11 @@
 //! The checks that the pair does what it is for: VMs are served, and none executes that the quorum machine does not know of.
 
 use crate::machine::VmIndex;
+use crate::partial_faults::PartialFault;
 use crate::world::World;
 use dyad_desired::{Document, Vm};
 use dyad_placement::Lifecycle;
-use dyad_quorum::{Nanos, SEC};
+use dyad_quorum::{Acceptor, Nanos, SEC};
 use dyad_supervisor::Phase;
 
 /// Longest time for which a VM executes without the knowledge of the quorum machine: it is told each second, and a message
@@ -64,11 +65,15 @@ impl World {
         }
     }
 
-    /// A member of the newest configuration that works, reaches the witness and is not leaving. Nodes whose clocks drift apart by
+    /// A member of the newest configuration that works, reaches the witness, does not need the tie vote of the other node and is not
+    /// leaving. It must know the configuration, or be able to learn it from the witness (row 18 of the fault table). Nodes whose clocks drift apart by
     /// more than the bound grant no leases, which is an alarm.
     fn well_member(&self) -> Option<usize> {
         let (_, newest) = self.chosen.last_key_value()?;
-        let witness = self.witness_up && self.witness_rtt < SEC && self.link.loss == 0;
+        // While both nodes are members they need no witness.
+        let failed = matches!(self.partial_fault, PartialFault::WitnessSilent | PartialFault::WitnessRestored)
+            && !self.is_steady();
+        let witness = self.witness_up && self.witness_rtt < SEC && self.link.loss == 0 && !failed;
         (0..2).find(|&node| {
             let machine = &self.nodes[node];
             let running = |core: &crate::machine::Core| {
@@ -77,6 +82,8 @@ impl World {
             };
             witness
                 && newest.members.has(machine.id)
+                && (machine.record.base == *newest || self.witness.base == *newest)
+                && [Acceptor::W, Acceptor::from(machine.id)].contains(&newest.tie)
                 && machine.up
                 && !machine.stopped
                 && self.now >= machine.kernel_slow_until

@@ -2,6 +2,7 @@
 
 use crate::core_model::CoreModel;
 use crate::documents::{DocumentInput, DocumentReport};
+use crate::full_pools::Filling;
 use crate::guests::GuestResult;
 use crate::machine::{Core, Machine, VMS, Vm, VmIndex};
 use crate::net::PeerLink;
@@ -27,7 +28,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub const PAIR: u128 = 0xD1AD;
-const WITNESS: WitnessId = WitnessId(77);
+pub const WITNESS: WitnessId = WitnessId(77);
+/// Incarnation of the newest store at the set-up.
+const FIRST_INCARNATION: u64 = 303;
 
 /// A job of a node's daemon.
 #[derive(Debug, Clone)]
@@ -44,6 +47,8 @@ pub enum DaemonJob {
     Cgroup(CgroupCommand),
     /// The core model does its periodic work.
     CoreTick,
+    /// The core model derives what follows from its state.
+    Settle,
     /// A request of a guest reaches the core model.
     GuestRequest(VmIndex, RequestId, GuestOp),
     /// The answer to a request reaches the guest.
@@ -153,8 +158,10 @@ pub enum FutureEvent {
     Operate(VmIndex),
     /// The next random fault begins.
     Fault,
-    /// The data session and the stores work again.
+    /// The cause of the partial fault ends, or its repair goes on.
     EndPartialFault,
+    /// The next step with the volume that fills the pools.
+    FillPools,
 }
 
 /// The whole state of a run.
@@ -187,6 +194,22 @@ pub struct World {
     /// Times at which the guests sent their requests; those of answered requests are dropped from time to time.
     pub request_times: BTreeMap<RequestId, Nanos>,
     pub partial_fault: PartialFault,
+    pub partial_fault_since: Nanos,
+    /// Number of faults of the disk before the present one.
+    pub disk_faults_before: u64,
+    /// Bits on a medium have changed: some blocks may be unreadable on one node, or on both, until they are read or written.
+    pub blocks_rotted: bool,
+    /// A disk could not read, so that a checkpoint may have damaged blocks. They are repaired unless another fault follows.
+    pub reads_failed: bool,
+    pub filling: Filling,
+    /// The witness's record is older than it was, and it was not enrolled again.
+    pub witness_is_restored: bool,
+    /// The new node that an operator has not admitted.
+    pub unadmitted: Option<usize>,
+    /// The record of the witness at the end of the partial fault before.
+    pub witness_backup: Option<AcceptorRecord>,
+    /// The newest incarnation of a store.
+    newest_incarnation: u64,
     /// By VM: time since which nothing excuses that it executes nowhere.
     pub unserved_since: [Option<Nanos>; VMS],
     /// Future events by time; the number keeps the order of events of one time.
@@ -237,7 +260,7 @@ impl World {
             options,
             nodes: [a, b],
             link: PeerLink::default(),
-            witness: AcceptorRecord::witness(WITNESS, 303),
+            witness: AcceptorRecord::witness(WITNESS, FIRST_INCARNATION),
             witness_up: true,
             reaches_witness: [true; 2],
             witness_rtt: 20 * MS,
@@ -251,6 +274,15 @@ impl World {
             next_request: RequestId::default(),
             request_times: BTreeMap::new(),
             partial_fault: PartialFault::None,
+            partial_fault_since: 0,
+            disk_faults_before: 0,
+            blocks_rotted: false,
+            reads_failed: false,
+            filling: Filling::OVER,
+            witness_is_restored: false,
+            unadmitted: None,
+            witness_backup: None,
+            newest_incarnation: FIRST_INCARNATION,
             unserved_since: [None; VMS],
             queue: BTreeMap::new(),
             newest_number: 0,
@@ -268,7 +300,7 @@ impl World {
         self.run(2 * SEC);
         self.tell_quorum_thread(0, dyad_quorum::Event::Admit { incarnation: 202 });
         self.until("B joins", 60, |world| world.is_steady());
-        self.tell_quorum_thread(0, dyad_quorum::Event::Enrol { witness: WITNESS, incarnation: 303 });
+        self.tell_quorum_thread(0, dyad_quorum::Event::Enrol { witness: WITNESS, incarnation: FIRST_INCARNATION });
         self.until("the tie goes to the witness", 60, |world| {
             world.is_steady() && world.nodes.iter().all(|node| node.record.base.tie == Acceptor::W)
         });
@@ -281,6 +313,12 @@ impl World {
     pub(crate) fn schedule(&mut self, delay: Nanos, due: FutureEvent) {
         self.newest_number += 1;
         self.queue.insert((self.now + delay, self.newest_number), due);
+    }
+
+    /// A new incarnation for a new store.
+    pub(crate) fn new_incarnation(&mut self) -> u64 {
+        self.newest_incarnation += 1;
+        self.newest_incarnation
     }
 
     /// Schedules a job for the present run of the node's daemon.
@@ -415,6 +453,7 @@ impl World {
             FutureEvent::Fault if self.options.partial_faults => self.random_partial_fault(),
             FutureEvent::Fault => self.random_fault(),
             FutureEvent::EndPartialFault => self.end_partial_fault(),
+            FutureEvent::FillPools => self.fill_pools(),
         }
     }
 
@@ -429,6 +468,7 @@ impl World {
             DaemonJob::QuorumUpdate(update) => self.apply_quorum_update(node, update),
             DaemonJob::Cgroup(command) => self.apply_cgroup_command(node, command),
             DaemonJob::CoreTick => self.core_tick(node),
+            DaemonJob::Settle => self.settle_core_model(node),
             DaemonJob::GuestRequest(vm, req, op) => self.take_request(node, vm, req, op),
             DaemonJob::GuestReply(vm, req, reply) => self.answer_guest(node, vm, req, reply),
             DaemonJob::PeerMessage(session, message) => self.mirror(node, Event::Peer { session, message }),
@@ -465,6 +505,7 @@ impl World {
             DaemonJob::SyncDone => self.store_sync_done(node),
             DaemonJob::CheckpointStepDone => self.store_checkpoint_step_done(node),
         }
+        self.settle_disk_fault(node);
     }
 
     /// Starts the daemon: it opens its pool and reads its record; VMs of an earlier run may exist.
@@ -495,11 +536,11 @@ impl World {
             pair: PAIR,
             boot: machine.boot_id(),
             paths: 1,
-            timing: Timing { flapping_readmission_delay: 5 * SEC, ..Timing::standard() },
+            timing: Timing::standard(),
             watchdog_proven: true,
             peer_watchdog_proven: true,
         };
-        let inventory = dyad_replica::inventory(&store.pool);
+        let inventory = dyad_replica::inventory(store.queue.pool());
         let mirror = Mirror::new(clock, Tuning::default(), inventory);
         let found = machine.has_vms();
         let mut writes = Vec::new();

@@ -7,7 +7,7 @@ fn assert_clean(seed: u64) {
     assert_eq!(result.violation, None, "seed {seed}");
     let count = |what: &str| result.events.get(what).copied().unwrap_or(0);
     assert!(
-        count("writes") > 300 && count("reads") > 300 && count("sessions") > 0,
+        count("writes") > 200 && count("reads") > 200 && count("sessions") > 0,
         "seed {seed} did little: {:?}",
         result.events
     );
@@ -18,7 +18,7 @@ fn the_first_ten_seeds_show_no_violation() {
     (1..=10).for_each(assert_clean);
 }
 
-/// The data session or a store fails while heartbeats pass: each request is answered within the bound during the fault.
+/// One component fails at a time: each request is answered within the bound during the fault.
 #[test]
 fn the_first_ten_seeds_with_partial_faults_show_no_violation() {
     let options = Options { partial_faults: true, ..Options::default() };
@@ -40,18 +40,21 @@ fn the_first_ten_seeds_with_partial_faults_show_no_violation() {
 ///   block.
 /// * 216, 231: a node that had lost its memory went on alone while the link was cut. These are two faults, after which
 ///   the oracle now expects flushed writes only.
+/// * 510483369: the only member had chosen a configuration of both when it was cut off, and the other node did not know it: a
+///   double fault, in which no node can serve the VMs.
 /// * 229: a volume that was created while a resync began never reached the target and was deleted.
 #[test]
 fn seeds_that_failed_once_show_no_violation() {
-    [61, 109, 136, 216, 229, 231].into_iter().for_each(assert_clean);
+    [61, 109, 136, 216, 229, 231, 510_483_369].into_iter().for_each(assert_clean);
 }
 
 /// * 1024: a read that was under way together with a write was answered after it, and seemed stale.
+/// * 2449093153: a disk fault counted as repaired although its pool had failed a moment before.
 /// * 585443600: each step of a slow checkpoint let one command of a flush through, and the peer learned of no step.
 #[test]
 fn seeds_with_partial_faults_that_failed_once_show_no_violation() {
     let options = Options { partial_faults: true, ..Options::default() };
-    for seed in [1024, 585_443_600] {
+    for seed in [1024, 585_443_600, 2_449_093_153] {
         assert_eq!(run(seed, &options).expect("the scratch space works").violation, None, "seed {seed}");
     }
 }
