@@ -10,6 +10,15 @@ use anyhow::{Context as _, Result, bail};
 /// The target triple that everything is built for; it names a folder below the target directory.
 pub const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
+/// The counting guests. They print the same lines and write the same disk format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CountingGuest {
+    /// Without an operating system: it counts a fraction of a second after the BIOS has loaded it.
+    Bare,
+    /// Debian's kernel with its own drivers: inside an emulated node it counts after half a minute.
+    Linux,
+}
+
 /// Paths of the built files that a rig needs, all below one cargo target directory.
 #[derive(Debug, Clone)]
 pub struct Artifacts {
@@ -56,9 +65,12 @@ impl Artifacts {
         self.target.join("image/fault-agent.img")
     }
 
-    /// The disk of the counting guest: a raw, bootable disk.
-    pub fn guest(&self) -> PathBuf {
-        self.target.join("rig/counter.img")
+    /// The disk of this counting guest: a raw disk that a BIOS boots.
+    pub fn guest(&self, guest: CountingGuest) -> PathBuf {
+        self.target.join(match guest {
+            CountingGuest::Bare => "rig/bare-counter.img",
+            CountingGuest::Linux => "rig/linux-counter.img",
+        })
     }
 
     /// Folder with a folder of logs for each run, and the report of the demo.
@@ -66,14 +78,15 @@ impl Artifacts {
         self.target.join("rig")
     }
 
-    /// Checks that the image, the counting guest's disk and the witness were built.
+    /// Checks that the image, the counting guests' disks and the witness were built.
     ///
     /// # Errors
     /// Names the first missing file and the command that makes it.
     pub fn check(&self) -> Result<()> {
         for (file, command) in [
             (self.image(), "cargo xtask image"),
-            (self.guest(), "cargo xtask guest"),
+            (self.guest(CountingGuest::Bare), "cargo xtask guest"),
+            (self.guest(CountingGuest::Linux), "cargo xtask guest"),
             (self.programs().join("dyad-witness"), "cargo build --release --workspace"),
         ] {
             if !file.exists() {

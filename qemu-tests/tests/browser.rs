@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use dyad_rig::artifacts::Artifacts;
+use dyad_rig::artifacts::{Artifacts, CountingGuest};
 use dyad_rig::browser::{Browser, Text};
 use dyad_rig::harness::{MachineFixture, Test, run_tests};
 use dyad_rig::pair::Pair;
@@ -101,7 +101,7 @@ fn web_login_and_pairing_code(fixture: &mut BrowserFixture) -> Result<()> {
 /// Creates a volume, uploads its content from a file, and creates a VM on it.
 fn web_creates_a_volume_and_a_vm(fixture: &mut BrowserFixture) -> Result<()> {
     let address = fixture.pair.a.address();
-    let image = fixture.pair.artifacts().guest();
+    let image = fixture.pair.artifacts().guest(CountingGuest::Bare);
     let size = std::fs::metadata(&image)?.len() >> 20;
     let browser = &mut fixture.browser;
     browser.go(&format!("{address}/volumes"))?;

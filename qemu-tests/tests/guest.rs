@@ -1,4 +1,4 @@
-//! Tests of the counting guest itself, on a plain disk without a pair: all other machine tests rely on what it reports.
+//! Tests of the counting guests themselves, on a plain disk without a pair: all other machine tests rely on what they report.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use dyad_rig::accelerator::Accelerator;
-use dyad_rig::artifacts::Artifacts;
+use dyad_rig::artifacts::{Artifacts, CountingGuest};
 use dyad_rig::child::{Program, RunningProgram};
 use dyad_rig::guest::GuestLine;
 use dyad_rig::pair::Sockets;
 use dyad_rig::serial::SerialLine;
 
-/// Ring of `dyad-counter`: offset of its first byte, bytes from slot to slot, number of slots.
+/// Ring of the counting guests (`dyad-counter`): offset of its first byte, bytes from slot to slot, number of slots.
 const RING: (u64, u64, u64) = (24 << 20, 64 << 10, 64);
 const GUEST_DEADLINE: Duration = Duration::from_secs(120);
 
@@ -25,11 +25,11 @@ struct Machine {
 }
 
 impl Machine {
-    fn new(name: &str) -> Self {
+    fn new(name: &str, guest: CountingGuest) -> Self {
         let artifacts = Artifacts::beside_this_program().unwrap();
         let sockets = Sockets::new(name).unwrap();
         let disk = sockets.path().join("disk.img");
-        fs::copy(artifacts.guest(), &disk).expect("the guest's disk; `cargo xtask guest` builds it");
+        fs::copy(artifacts.guest(guest), &disk).expect("the guest's disk; `cargo xtask guest` builds it");
         let line = SerialLine::new(&sockets.path().join("log"), &sockets.path().join("relay")).unwrap();
         Self { disk, sockets, line, power: None }
     }
@@ -67,8 +67,26 @@ impl Machine {
 }
 
 #[test]
-fn the_guest_resumes_from_its_newest_acknowledged_counter() {
-    let mut machine = Machine::new("guest-goes-on");
+fn the_guest_with_linux_resumes_from_its_newest_acknowledged_counter() {
+    resumes_from_its_newest_acknowledged_counter(Machine::new("linux-goes-on", CountingGuest::Linux));
+}
+
+#[test]
+fn the_bare_guest_resumes_from_its_newest_acknowledged_counter() {
+    resumes_from_its_newest_acknowledged_counter(Machine::new("bare-goes-on", CountingGuest::Bare));
+}
+
+#[test]
+fn the_guest_with_linux_reports_one_lost_write() {
+    reports_one_lost_write(Machine::new("linux-lost-write", CountingGuest::Linux));
+}
+
+#[test]
+fn the_bare_guest_reports_one_lost_write() {
+    reports_one_lost_write(Machine::new("bare-lost-write", CountingGuest::Bare));
+}
+
+fn resumes_from_its_newest_acknowledged_counter(mut machine: Machine) {
     machine.power_on();
     machine.wait("resume 0", 0);
     machine.wait("\nack 70 ", 0);
@@ -83,9 +101,7 @@ fn the_guest_resumes_from_its_newest_acknowledged_counter() {
     assert_eq!(error, None);
 }
 
-#[test]
-fn the_guest_reports_one_lost_write() {
-    let mut machine = Machine::new("guest-lost-write");
+fn reports_one_lost_write(mut machine: Machine) {
     machine.power_on();
     machine.wait("\nack 80 ", 0);
     let acked = machine.power_cut();

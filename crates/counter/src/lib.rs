@@ -9,7 +9,10 @@
 //!
 //! **Invariants**
 //! * [`decode`] never takes a damaged block for a counter: every byte is covered by the checksum.
-//! * [`survey`] reports every slot that a flushed write should have reached and did not.
+//! * [`Survey::faults`] reports every slot that a flushed write should have reached and did not.
+#![no_std]
+
+use core::fmt;
 
 /// Bytes in one block; every write of the guest is one block. This and [`STRIDE`] are written out although `dyad-types`
 /// has both: the guest observes the product from outside and must not take its numbers from it.
@@ -42,13 +45,55 @@ pub enum Slot {
     Damaged,
 }
 
-/// The result of [`survey`].
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Survey {
+/// The content of the whole ring.
+///
+/// The slot after the newest counter may be damaged: its write may never have been flushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Survey<'a> {
     /// The newest counter on the disk; 0 if none was written.
     pub newest: u64,
-    /// One sentence fragment for each slot whose content is wrong.
-    pub faults: Vec<String>,
+    slots: &'a [Slot],
+}
+
+/// A slot whose content is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotFault {
+    index: u64,
+    slot: Slot,
+    /// The counter that the slot must hold; 0 if the ring has not reached it yet.
+    expected: u64,
+}
+
+impl fmt::Display for SlotFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "slot {} holds {:?}, expected {}", self.index, self.slot, self.expected)
+    }
+}
+
+impl<'a> Survey<'a> {
+    /// Finds the newest counter; `slots[s]` is the content of slot `s`.
+    pub fn new(slots: &'a [Slot]) -> Self {
+        let counter = |slot: &Slot| match slot {
+            Slot::Counter { counter, .. } => *counter,
+            Slot::Blank | Slot::Damaged => 0,
+        };
+        Self { newest: slots.iter().map(counter).max().unwrap_or(0), slots }
+    }
+
+    /// The slots whose content is wrong, in the order of the disk.
+    pub fn faults(&self) -> impl Iterator<Item = SlotFault> + use<'a> {
+        let newest = self.newest;
+        (0..SLOTS).zip(self.slots).filter_map(move |(index, &slot)| {
+            // The counter that this slot must hold once `newest` was written; 0 if the slot was never reached.
+            let expected = newest.saturating_sub((newest + SLOTS - index) % SLOTS);
+            let sound = match slot {
+                Slot::Counter { counter, .. } => counter == expected,
+                Slot::Blank => expected == 0,
+                Slot::Damaged => (newest + 1) % SLOTS == index,
+            };
+            (!sound).then_some(SlotFault { index, slot, expected })
+        })
+    }
 }
 
 /// The byte offset on the disk of the slot for `counter`.
@@ -84,34 +129,6 @@ pub fn decode(block: &[u8; BLOCK]) -> Slot {
     if *block == encode(counter, BootNumber(boot)) { Slot::Counter { counter, boot } } else { Slot::Damaged }
 }
 
-/// Checks the ring; `slots[s]` is the content of slot `s`.
-///
-/// The slot after the newest counter may be damaged: its write may never have been flushed.
-pub fn survey(slots: &[Slot]) -> Survey {
-    let newest = slots
-        .iter()
-        .map(|slot| match slot {
-            Slot::Counter { counter, .. } => *counter,
-            Slot::Blank | Slot::Damaged => 0,
-        })
-        .max()
-        .unwrap_or(0);
-    let mut faults = Vec::new();
-    for (index, slot) in (0..SLOTS).zip(slots) {
-        // The counter that this slot must hold once `newest` was written; 0 if the slot was never reached.
-        let expected = newest.saturating_sub((newest + SLOTS - index) % SLOTS);
-        let sound = match slot {
-            Slot::Counter { counter, .. } => *counter == expected,
-            Slot::Blank => expected == 0,
-            Slot::Damaged => (newest + 1) % SLOTS == index,
-        };
-        if !sound {
-            faults.push(format!("slot {index} holds {slot:?}, expected {expected}"));
-        }
-    }
-    Survey { newest, faults }
-}
-
 /// FNV-1a, 64 bits. The guest uses its own checksum, which shares no code with the pool's.
 fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
@@ -125,6 +142,11 @@ fn word(block: &[u8; BLOCK], at: usize) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
+    use std::vec;
+    use std::vec::Vec;
+
     use super::*;
 
     fn ring(newest: u64) -> Vec<Slot> {
@@ -149,7 +171,9 @@ mod tests {
     #[test]
     fn a_ring_without_a_failure_has_no_faults() {
         for newest in 0..3 * SLOTS {
-            assert_eq!(survey(&ring(newest)), Survey { newest, faults: vec![] });
+            let ring = ring(newest);
+            let survey = Survey::new(&ring);
+            assert_eq!((survey.newest, survey.faults().count()), (newest, 0));
         }
     }
 
@@ -160,7 +184,7 @@ mod tests {
             let mut slots = ring(newest);
             let counter = newest - back;
             slots[(counter % SLOTS) as usize] = Slot::Counter { counter: counter - SLOTS, boot: 7 };
-            assert_eq!(survey(&slots).faults.len(), 1, "{back} behind the newest");
+            assert_eq!(Survey::new(&slots).faults().count(), 1, "{back} behind the newest");
         }
     }
 
@@ -174,7 +198,7 @@ mod tests {
             }
             slots[index as usize] = Slot::Damaged;
             let torn_is_next = index == (newest + 1) % SLOTS;
-            assert_eq!(survey(&slots).faults.is_empty(), torn_is_next, "{index}");
+            assert_eq!(Survey::new(&slots).faults().next().is_none(), torn_is_next, "{index}");
         }
     }
 }

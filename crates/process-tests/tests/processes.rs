@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use dyad_control::{
     ClientError, CreatePair, DiskContent, Enrol, Join, Phase, RefusalCode, Reply, Request, TimelineEvent, TimelineKind,
 };
-use dyad_counter::{BLOCK, BootNumber, SLOTS, STRIDE, Slot, decode, encode, survey};
+use dyad_counter::{BLOCK, BootNumber, SLOTS, STRIDE, Slot, Survey, decode, encode};
 use dyad_desired::{Change, Firmware, Intent, VmConfig};
 use dyad_process_tests::cgroup::Cgroup;
 use dyad_process_tests::core_daemons::CoreDaemons;
@@ -69,8 +69,8 @@ impl CounterRing {
                 decode(&block)
             })
             .collect();
-        let found = survey(&slots);
-        assert!(found.faults.is_empty(), "{:?}", found.faults);
+        let found = Survey::new(&slots);
+        assert_eq!(found.faults().collect::<Vec<_>>(), []);
         found.newest
     }
 }

@@ -34,7 +34,7 @@ cargo xtask sim --seed N         one simulator run, the same for the same seed
 cargo xtask sim --minutes M      as many simulator runs as fit into M minutes
 cargo xtask bench                latencies of a mirrored volume beside those of the bare network and disk
 cargo xtask deps                 install the Debian packages that the commands need (all but attach and sim do it themselves)
-cargo xtask guest                build the counting guest's disk: target/rig/counter.img
+cargo xtask guest                build the disks of the counting guests in target/rig
 cargo xtask debian13             try the host part of the above in a Debian 13 tree (root; 10 to 20 minutes)";
 
 fn main() -> ExitCode {
@@ -67,7 +67,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ["debian13"] => debian13::run(&host),
         ["guest"] => {
             deps::install(&host)?;
-            guest::build(&host).map(drop)
+            guest::build(&host)
         }
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

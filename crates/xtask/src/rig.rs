@@ -32,7 +32,7 @@ pub fn prepare(host: &Host) -> Result<()> {
     println!("    image     {}: {} MiB", image.disk.display(), megabytes(&image.disk)?);
     println!("    system    {}: {} MiB", image.slot.display(), megabytes(&image.slot)?);
     println!("    manifest  {}", image.manifest.display());
-    guest::build(host).map(drop)
+    guest::build(host)
 }
 
 /// MiB that a file occupies on disk, its holes left out.

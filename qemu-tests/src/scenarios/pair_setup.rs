@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use super::{BOOT_DEADLINE, FIRST_GUEST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND_GUEST};
+use crate::artifacts::CountingGuest;
 use crate::guest::Guest;
 use crate::http::Client;
 use crate::node::NodeName;
@@ -71,9 +72,9 @@ pub fn pair_forms_protected(pair: &mut Pair) -> Result<()> {
 /// A VM on each node counts on a mirrored volume. The time until the first one counts is measured.
 pub fn vm_runs_and_acks(pair: &mut Pair) -> Result<()> {
     let start = Instant::now();
-    let first = create_vm(pair, FIRST_GUEST, NodeName::A)?;
+    let first = create_vm(pair, FIRST_GUEST, NodeName::A, CountingGuest::Bare)?;
     // The second volume is filled while the first VM boots.
-    let second = create_vm(pair, SECOND_GUEST, NodeName::B)?;
+    let second = create_vm(pair, SECOND_GUEST, NodeName::B, CountingGuest::Bare)?;
     let (seen, counter) = first.wait_for_ack(start, GUEST_DEADLINE)?;
     let accepted = seen.duration_since(start);
     pair.report.set_time("guest_boot_s", accepted);
@@ -98,14 +99,14 @@ pub fn vm_runs_and_acks(pair: &mut Pair) -> Result<()> {
     pair.check_guests()
 }
 
-/// Creates a mirrored volume with the guest image and a VM on it that runs on `node`. The VM's serial line is recorded
+/// Creates a mirrored volume with the image of `guest` and a VM on it that runs on `node`. The VM's serial line is recorded
 /// from its first line on.
 ///
 /// # Errors
 /// The node refuses.
-pub fn create_vm(pair: &mut Pair, vm: &str, node: NodeName) -> Result<Guest> {
+pub fn create_vm(pair: &mut Pair, vm: &str, node: NodeName, guest: CountingGuest) -> Result<Guest> {
     let start = Instant::now();
-    let image = pair.artifacts().guest();
+    let image = pair.artifacts().guest(guest);
     let size = std::fs::metadata(&image)?.len();
     let client = pair.client(node);
     client.post("volumes", &json!({"name": vm, "size": size})).context("The volume was refused")?;

@@ -1,4 +1,4 @@
-//! `dyad-counter`: PID 1 of the test guest. It writes counters to its disk and reports each one on its serial line.
+//! `dyad-linux-counter`: PID 1 of the counting guest with Linux. It writes counters to its disk and reports each one on its serial line.
 //!
 //! Each printed line states one fact, which the rig checks:
 //!
@@ -19,7 +19,7 @@ use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dyad_counter::{BLOCK, BootNumber, SLOTS, STRIDE, Slot, decode, encode, offset, survey};
+use dyad_counter::{BLOCK, BootNumber, SLOTS, STRIDE, Slot, Survey, decode, encode, offset};
 use rustix::fs::OFlags;
 use rustix::mount::{MountFlags, mount};
 
@@ -96,8 +96,9 @@ fn count(line: &mut File) -> io::Result<()> {
     say(line, &format!("boot {boot:016x}"));
     start_ticks(line.try_clone()?, boot);
 
-    let found = survey(&read_ring(&disk)?);
-    for fault in &found.faults {
+    let ring = read_ring(&disk)?;
+    let found = Survey::new(&ring);
+    for fault in found.faults() {
         say(line, &format!("fault {fault}"));
     }
     say(line, &format!("resume {}", found.newest));

@@ -8,13 +8,39 @@
 //! | `kill NAME` | sends SIGKILL to every process with this name |
 //! | `stop NAME` | sends SIGSTOP to them |
 //! | `cont NAME` | sends SIGCONT to them |
+//!
+//! It also keeps a virtual machine with one processor that never runs ([`IdleMachine`]).
 
 use std::fs;
 use std::io::{self, BufRead as _};
 
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use rustix::process::{Pid, Signal, kill_process};
 
+/// A virtual machine that exists and never runs.
+///
+/// KVM patches the code that all processors execute when the first machine with a disabled interrupt controller appears and
+/// when the last one enables it, which is at each boot of a guest (`apic_sw_disabled` in Linux `arch/x86/kvm/lapic.c`).
+/// QEMU's emulation lets another processor of the node execute the breakpoint of the patch too late: "Oops: int3" in
+/// `kvm_arch_vcpu_ioctl_run`. While this machine exists, there is always one, and KVM patches nothing.
+struct IdleMachine {
+    _processor: VcpuFd,
+    _machine: VmFd,
+}
+
+impl IdleMachine {
+    fn create() -> Result<Self, kvm_ioctls::Error> {
+        let machine = Kvm::new()?.create_vm()?;
+        machine.create_irq_chip()?;
+        Ok(Self { _processor: machine.create_vcpu(0)?, _machine: machine })
+    }
+}
+
 fn main() {
+    let idle_machine = IdleMachine::create();
+    if let Err(error) = &idle_machine {
+        println!("fault-agent has no virtual machine: {error}\r");
+    }
     println!("fault-agent ready\r");
     for command in io::stdin().lock().lines() {
         let Ok(command) = command else { break };
