@@ -248,6 +248,14 @@ impl Guest {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The node on which the guest booted last.
+    ///
+    /// # Errors
+    /// It has not booted yet.
+    pub fn node(&self) -> Result<NodeName> {
+        Ok(self.record().boots().last().with_context(|| format!("{} never ran.", self.name))?.node)
+    }
+
     /// The newest lines of the guest's serial log, for the report on a failed step.
     pub fn last_serial_lines(&self) -> String {
         let text = fs::read(&self.log_path).unwrap_or_default();

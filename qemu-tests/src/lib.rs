@@ -19,6 +19,7 @@
 pub mod accelerator;
 pub mod artifacts;
 pub mod browser;
+pub mod cable_relay;
 pub mod child;
 pub mod fault_agent;
 pub mod guest;

@@ -10,6 +10,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::accelerator::Accelerator;
+use crate::cable_relay::CableRelay;
 use crate::child::{Program, RunningProgram};
 use crate::http::Client;
 use crate::qmp::Qmp;
@@ -23,6 +24,8 @@ const MEMORY_MIB: &str = "1536";
 const PROCESSORS: &str = "2";
 /// Bytes of the system disk: the image's partitions, the reserve and the state partition (`image/partitions`) fit.
 const SYSTEM_DISK_BYTES: u64 = 8 << 30;
+/// Names of the pool disks, in QEMU and of their files.
+const POOL_DISKS: [&str; 2] = ["pool0", "pool1"];
 /// Bytes of each pool disk; the files are sparse.
 const POOL_DISK_BYTES: u64 = 2 << 30;
 /// Files of the UEFI firmware: its code, and the initial variables, of which each node gets a copy. The first pair that
@@ -88,12 +91,16 @@ impl Cable {
     }
 }
 
-/// The two cables between the nodes: for each cable the UDP port at either end.
+/// The two cables between the nodes: for each cable the UDP port at which either end receives.
 ///
 /// UDP drops frames that the other end does not receive, as a cable does. A stream socket would block the sender's
 /// network card until the other end reads, and with it the whole emulated machine.
-#[derive(Debug, Clone, Copy)]
-pub struct Wiring([[u16; 2]; 2]);
+#[derive(Debug, Clone)]
+pub struct Wiring {
+    ports: [[u16; 2]; 2],
+    /// For each cable what it passes through; empty = nothing.
+    relays: Vec<CableRelay>,
+}
 
 impl Wiring {
     /// Chooses four UDP ports that are free now; QEMU binds them at power-on.
@@ -109,11 +116,34 @@ impl Wiring {
         for (port, socket) in ports.as_flattened_mut().iter_mut().zip(&held) {
             *port = socket.local_addr()?.port();
         }
-        Ok(Self(ports))
+        Ok(Self { ports, relays: Vec::new() })
     }
 
-    fn port(self, cable: usize, end: NodeName) -> u16 {
-        self.0[cable][usize::from(end == NodeName::B)]
+    /// As [`Wiring::new`]; the cables pass through relays, which can [lose the data](Wiring::set_data_lost).
+    ///
+    /// # Errors
+    /// This machine has no free port.
+    pub fn with_relays() -> Result<Self> {
+        let mut wiring = Self::new()?;
+        wiring.relays = wiring.ports.into_iter().map(CableRelay::new).collect::<Result<_>>()?;
+        Ok(wiring)
+    }
+
+    /// Loses the frames of the data sessions on both cables, or passes them again: [`CableRelay::set_data_lost`].
+    ///
+    /// # Errors
+    /// The cables do not pass through relays.
+    pub fn set_data_lost(&self, lost: bool) -> Result<()> {
+        ensure!(!self.relays.is_empty(), "The cables pass through no relay.");
+        self.relays.iter().for_each(|relay| relay.set_data_lost(lost));
+        Ok(())
+    }
+
+    /// The ports of this end of a cable: the one at which it receives, and the one to which it sends.
+    fn ports(&self, cable: usize, end: NodeName) -> [u16; 2] {
+        let (own, other) = if end == NodeName::A { (0, 1) } else { (1, 0) };
+        let far = self.relays.get(cable).map_or(self.ports[cable][other], |relay| relay.port(own));
+        [self.ports[cable][own], far]
     }
 }
 
@@ -149,7 +179,7 @@ impl Node {
         name: NodeName,
         accelerator: Accelerator,
         image: &Path,
-        wiring: Wiring,
+        wiring: &Wiring,
         records: &Path,
         sockets: &Path,
     ) -> Result<Self> {
@@ -167,14 +197,14 @@ impl Node {
             disks,
             sockets: sockets.to_owned(),
             port: free_port()?,
-            wiring,
+            wiring: wiring.clone(),
             serial,
             panics_told: 0,
             power: None,
         };
         node.flash(image)?;
-        for disk in ["pool0.img", "pool1.img"] {
-            File::create(node.disks.join(disk))?.set_len(POOL_DISK_BYTES)?;
+        for disk in POOL_DISKS {
+            File::create(node.disks.join(disk).with_extension("img"))?.set_len(POOL_DISK_BYTES)?;
         }
         Ok(node)
     }
@@ -302,13 +332,17 @@ impl Node {
         self.power_mut()?.qmp.reset_events()
     }
 
-    /// The first lines of the kernel panics that the node has printed on its serial line since the last call.
+    /// The first lines of the kernel panics and Oopses that the node has printed on its serial line since the last call.
     pub fn new_kernel_panics(&mut self) -> Vec<String> {
         let text = self.serial.text_since(self.panics_told);
         // A line that is still being printed is read by the next call.
         let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
         self.panics_told += whole.len();
-        whole.lines().filter(|line| line.contains("Kernel panic")).map(|line| line.trim().to_owned()).collect()
+        whole
+            .lines()
+            .filter(|line| line.contains("Kernel panic") || line.contains("Oops:"))
+            .map(|line| line.trim().to_owned())
+            .collect()
     }
 
     /// Stops the whole machine, its watchdog included, by SIGSTOP to its QEMU; [`Node::thaw`] ends this.
@@ -335,6 +369,16 @@ impl Node {
         // QEMU takes the carrier away from the card and drops its frames in both directions.
         let qmp = &mut self.power_mut()?.qmp;
         qmp.set_link(&format!("card-{}", cable.id()), plugged)
+    }
+
+    /// Makes the pool disks hang: they answer no request that comes from now on, without an error. Or ends this; the requests that
+    /// wait are then answered.
+    ///
+    /// # Errors
+    /// The node is off, or as [`Qmp::execute`].
+    pub fn set_pool_disks_hang(&mut self, hang: bool) -> Result<()> {
+        let qmp = &mut self.power_mut()?.qmp;
+        POOL_DISKS.iter().try_for_each(|disk| qmp.set_disk_hangs(disk, hang))
     }
 
     /// Saves the content of the node's screen (VGA) as a PNG file.
@@ -422,11 +466,9 @@ impl Node {
     }
 
     fn netdev(&self, id: &str, cable: usize) -> String {
-        let end = |side: &str, name: NodeName| {
-            let port = self.wiring.port(cable, name);
-            format!("{side}.type=inet,{side}.host=127.0.0.1,{side}.port={port}")
-        };
-        format!("dgram,id={id},{},{}", end("local", self.name), end("remote", self.name.peer()))
+        let end = |side: &str, port: u16| format!("{side}.type=inet,{side}.host=127.0.0.1,{side}.port={port}");
+        let [local, remote] = self.wiring.ports(cable, self.name);
+        format!("dgram,id={id},{},{}", end("local", local), end("remote", remote))
     }
 }
 

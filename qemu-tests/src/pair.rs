@@ -8,7 +8,7 @@ use std::{env, fs, process};
 use anyhow::{Context as _, Result};
 
 use crate::accelerator::Accelerator;
-use crate::artifacts::{Artifacts, keep_as_failed};
+use crate::artifacts::{Artifacts, CountingGuest, keep_as_failed};
 use crate::guest::Guest;
 use crate::harness::MachineFixture;
 use crate::http::Client;
@@ -30,6 +30,8 @@ pub struct Pair {
     pub b: Node,
     /// The witness, a process beside both nodes.
     pub witness: Witness,
+    /// The cables between the nodes.
+    pub wiring: Wiring,
     /// The figures measured until now.
     pub report: Report,
     artifacts: Artifacts,
@@ -92,20 +94,24 @@ impl Pair {
     /// Something was not built, or a program does not start.
     pub fn new(artifacts: Artifacts, name: &str) -> Result<Self> {
         let image = artifacts.image();
-        Self::with_image(artifacts, name, &image)
+        Self::with(artifacts, name, &image, Wiring::new()?)
     }
 
-    /// As [`Pair::new`], with another image on both nodes.
+    /// As [`Pair::new`], with the fault agent in both nodes, and cables that can lose data.
     ///
     /// # Errors
     /// As [`Pair::new`].
-    pub fn with_image(artifacts: Artifacts, name: &str, image: &Path) -> Result<Self> {
+    pub fn for_faults(artifacts: Artifacts, name: &str) -> Result<Self> {
+        let image = artifacts.fault_agent_image();
+        Self::with(artifacts, name, &image, Wiring::with_relays()?)
+    }
+
+    fn with(artifacts: Artifacts, name: &str, image: &Path, wiring: Wiring) -> Result<Self> {
         artifacts.check()?;
         let records = artifacts.fresh_records(name)?;
         let sockets = Sockets::new(name)?;
-        let accelerator = Accelerator::by_trial_boot(&artifacts.guest(), sockets.path())?;
-        let wiring = Wiring::new()?;
-        let node = |name| Node::new(name, accelerator, image, wiring, &records, sockets.path());
+        let accelerator = Accelerator::by_trial_boot(&artifacts.guest(CountingGuest::Bare), sockets.path())?;
+        let node = |name| Node::new(name, accelerator, image, &wiring, &records, sockets.path());
         let (a, b) = (node(NodeName::A)?, node(NodeName::B)?);
         let witness = Witness::new(&artifacts.programs().join("dyad-witness"), &records, sockets.path())?;
         let clients = [&a, &b].map(|node| Client::new(&node.address()).as_administrator(PASSWORD));
@@ -117,6 +123,7 @@ impl Pair {
             a,
             b,
             witness,
+            wiring,
             report,
             artifacts,
             clients,

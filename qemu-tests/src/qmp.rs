@@ -85,6 +85,19 @@ impl Qmp {
         Ok(())
     }
 
+    /// Makes the disk with this name answer nothing, by a limit of one byte per second, or ends this.
+    ///
+    /// # Errors
+    /// As [`Qmp::execute`].
+    pub fn set_disk_hangs(&mut self, disk: &str, hangs: bool) -> Result<()> {
+        let bytes_per_second = u64::from(hangs);
+        let limits = json!({
+            "device": disk, "bps": bytes_per_second, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0,
+        });
+        self.execute("block_set_io_throttle", limits)?;
+        Ok(())
+    }
+
     /// Resets the machine, as its reset button does.
     ///
     /// # Errors

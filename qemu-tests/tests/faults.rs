@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use dyad_rig::artifacts::Artifacts;
+use dyad_rig::artifacts::{Artifacts, CountingGuest};
 use dyad_rig::guest::Guest;
 use dyad_rig::harness::{Test, run_tests};
 use dyad_rig::node::NodeName;
@@ -37,8 +37,7 @@ const TESTS: [Test<Pair>; 5] = [
 fn main() -> ExitCode {
     run_tests(&TESTS, || {
         let artifacts = Artifacts::beside_this_program()?;
-        let image = artifacts.fault_agent_image();
-        let mut pair = Pair::with_image(artifacts, "faults", &image)?;
+        let mut pair = Pair::for_faults(artifacts, "faults")?;
         pair.a.plug_seed(&seed::first_node_answers())?;
         pair.a.power_on()?;
         pair.a.serial().wait_for_text(fault_agent::READY, 0, BOOT_DEADLINE)?;
@@ -79,7 +78,7 @@ fn seeded_node_alone_runs_a_vm(pair: &mut Pair) -> Result<()> {
     let status = wait::until_ok("the node to work", BOOT_DEADLINE, || pair.status(NodeName::A))?;
     ensure!(!status.protected, "One node alone says: {}", status.sentence);
     let start = Instant::now();
-    let guest = create_vm(pair, FIRST_GUEST, NodeName::A)?;
+    let guest = create_vm(pair, FIRST_GUEST, NodeName::A, CountingGuest::Linux)?;
     guest.wait_for_ack(start, GUEST_DEADLINE)?;
     Ok(())
 }

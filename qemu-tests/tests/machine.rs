@@ -46,7 +46,7 @@ fn refusals_change_nothing(ImagesFixture(artifacts): &mut ImagesFixture) -> Resu
     let sockets = Sockets::new("refusals")?;
     let records = artifacts.fresh_records("refusals")?;
     let mut node =
-        Node::new(NodeName::A, Accelerator::Tcg, &artifacts.image(), Wiring::new()?, &records, sockets.path())?;
+        Node::new(NodeName::A, Accelerator::Tcg, &artifacts.image(), &Wiring::new()?, &records, sockets.path())?;
     node.power_on()?;
     let client = node.client();
     client.get_after_boot("the node", BOOT_DEADLINE, "setup")?;
@@ -88,7 +88,7 @@ fn bad_boots_fall_back(ImagesFixture(artifacts): &mut ImagesFixture) -> Result<(
     let sockets = Sockets::new("fallback")?;
     let records = artifacts.fresh_records("fallback")?;
     let mut node =
-        Node::new(NodeName::A, Accelerator::Tcg, &artifacts.broken_image(), Wiring::new()?, &records, sockets.path())?;
+        Node::new(NodeName::A, Accelerator::Tcg, &artifacts.broken_image(), &Wiring::new()?, &records, sockets.path())?;
     node.power_on()?;
     let client = node.client();
     let status = client.get_after_boot("the older slot", FALL_BACK_DEADLINE, "status")?;

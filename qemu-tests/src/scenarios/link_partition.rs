@@ -29,23 +29,13 @@ pub fn link_cut_one_side(pair: &mut Pair) -> Result<()> {
     for guest in &guests {
         guest.wait_for_progress(5, GUEST_DEADLINE)?;
     }
-    let nodes: Vec<NodeName> = guests.iter().map(node_of).collect::<Result<_>>()?;
+    let nodes: Vec<NodeName> = guests.iter().map(Guest::node).collect::<Result<_>>()?;
     let before = pair.status(NodeName::A)?.epoch;
 
     let cut = Instant::now();
     set_peer_cables(pair, false)?;
     pair.print_line("both peer cables are cut");
-    let winner = wait::until("one side to be chosen", BOOT_DEADLINE, || {
-        for name in [NodeName::A, NodeName::B] {
-            if let Ok(status) = pair.status(name)
-                && status.epoch > before
-                && status.members() == name.to_string()
-            {
-                return Ok(Poll::Ready(name));
-            }
-        }
-        Ok(Poll::NotYet("both wait".into()))
-    })?;
+    let winner = wait_for_one_member(pair, before)?;
     let loser = winner.peer();
     pair.print_line(&format!("node {winner} goes on, {:.2} s after the cut", cut.elapsed().as_secs_f64()));
     for (guest, _) in guests.iter().zip(&nodes).filter(|(_, node)| **node == loser) {
@@ -123,7 +113,7 @@ fn move_first_guest_to_a(pair: &mut Pair) -> Result<()> {
     put_vm(&client, FIRST_GUEST, NodeName::A)?;
     let (_, counter) = guest.wait_for_restart(gone, GUEST_DEADLINE)?;
     ensure!(counter > acked, "The guest went back from {acked} to {counter}.");
-    let node = node_of(&guest)?;
+    let node = guest.node()?;
     ensure!(node == NodeName::A, "{FIRST_GUEST} was made for node A and runs on node {node}.");
     pair.print_line(&format!(
         "{FIRST_GUEST} is back on node A, {:.1} s after node B stopped it",
@@ -132,9 +122,22 @@ fn move_first_guest_to_a(pair: &mut Pair) -> Result<()> {
     pair.check_guests()
 }
 
-fn node_of(guest: &Guest) -> Result<NodeName> {
-    let record = guest.record();
-    Ok(record.boots().last().with_context(|| format!("{} never ran.", guest.name()))?.node)
+/// Waits until a node is the only member, in a later epoch than `before`; returns it.
+///
+/// # Errors
+/// None is.
+pub fn wait_for_one_member(pair: &Pair, before: u64) -> Result<NodeName> {
+    wait::until("one side to be chosen", BOOT_DEADLINE, || {
+        for name in [NodeName::A, NodeName::B] {
+            if let Ok(status) = pair.status(name)
+                && status.epoch > before
+                && status.members() == name.to_string()
+            {
+                return Ok(Poll::Ready(name));
+            }
+        }
+        Ok(Poll::NotYet("both wait".into()))
+    })
 }
 
 /// Plugs or pulls both cables at both ends, so that neither node sees a carrier.

@@ -14,7 +14,9 @@ use crate::pair::Pair;
 pub use limits::{
     BOOT_DEADLINE, DETECTION_DELAY, FENCE_PERIOD, FIRST_GUEST, GUEST_DEADLINE, PROTECTED_DEADLINE, SECOND_GUEST,
 };
+pub use link_partition::wait_for_one_member;
 pub use pair_setup::{create_vm, delete_vm, put_vm};
+pub use power_cut::wait_for_members;
 
 /// One step of the main job, as a test of its own.
 pub struct Scenario {

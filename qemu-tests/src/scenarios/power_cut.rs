@@ -126,7 +126,10 @@ pub fn rejoin_copies_delta(pair: &mut Pair) -> Result<()> {
 }
 
 /// Waits until both nodes report `members` as the in-sync set.
-pub(super) fn wait_for_members(pair: &Pair, members: &str) -> Result<()> {
+///
+/// # Errors
+/// They do not within [`GUEST_DEADLINE`].
+pub fn wait_for_members(pair: &Pair, members: &str) -> Result<()> {
     // A node that has just become a member reads the document, with its users, a moment later; until then the login
     // fails.
     wait::until_ok(&format!("both nodes to name {members} in sync"), GUEST_DEADLINE, || {
