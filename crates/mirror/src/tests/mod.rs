@@ -11,3 +11,4 @@ mod progress;
 mod props;
 mod queue;
 mod scenarios;
+mod syncs;

@@ -560,6 +560,16 @@ impl Pair {
         }
     }
 
+    /// Whether the node reports that its peer may become a member.
+    pub fn clean(&self, node: usize) -> bool {
+        self.nodes[node].clean
+    }
+
+    /// Number of syncs that the node's store was given and has not answered.
+    pub fn open_syncs(&self, node: usize) -> usize {
+        self.nodes[node].commands.iter().filter(|(_, command)| *command == StoreCommand::Sync).count()
+    }
+
     /// Answers the commands of the node's store, except syncs.
     pub fn store_without_syncs(&mut self, node: usize) {
         let commands = std::mem::take(&mut self.nodes[node].commands);
