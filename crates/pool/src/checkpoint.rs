@@ -38,7 +38,7 @@ const SYNC_JOBS: usize = 8;
 /// Number of index records in one transaction, per extent of a copying job's budget.
 const COMMIT_RECORDS: usize = 16;
 /// Largest number of extents of deleted volumes that one checkpoint frees.
-const DELETE_EXTENTS: usize = 16 * 1024;
+pub(crate) const DELETE_EXTENTS: usize = 16 * 1024;
 
 /// State of the checkpoint after one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Tests of each operation, one per guarantee.
 
 use super::fixture::{TestPool, blocks, identity};
+use crate::checkpoint::DELETE_EXTENTS;
 use crate::sim::format_options;
 use crate::{
     DiskFailed, FileDisk, FormatOptions, Inspection, MetaEntry, OpenError, OpenOptions, Pool, PoolDisk, Position,
@@ -229,6 +230,31 @@ fn a_deleted_volume_gives_its_space_back() {
     drop(pool);
     fixture.kill();
     assert_eq!(fixture.open().volumes().len(), 1);
+}
+
+/// A volume without a record whose extents are in the index is damage: the pool would not open again.
+#[test]
+fn a_volume_deleted_together_with_a_large_one_is_freed_too() {
+    let fixture = TestPool::with_journal(256, 7, &[1400]);
+    let mut pool = fixture.open();
+    let (large, small) = (VolumeId(1), VolumeId(2));
+    // Exactly what one checkpoint frees, so that it has no budget left for the second volume.
+    for (volume, extents) in [(large, DELETE_EXTENTS as u64), (small, 3)] {
+        pool.create_volume(volume, extents * 16).unwrap();
+        for extent in 0..extents {
+            let stamp = Stamp { epoch: Epoch(1), seq: Seq(extent) };
+            pool.write(volume, stamp, BlockIndex(extent * 16), blocks(extent, 1)).unwrap();
+        }
+    }
+    pool.checkpoint().unwrap();
+    pool.delete_volume(large).unwrap();
+    pool.delete_volume(small).unwrap();
+    while pool.wants_checkpoint() {
+        pool.checkpoint().unwrap();
+    }
+    assert_eq!(pool.usage().used, 0);
+    pool.close().unwrap();
+    assert!(fixture.open().volumes().is_empty());
 }
 
 #[test]

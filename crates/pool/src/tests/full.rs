@@ -307,3 +307,29 @@ fn a_slot_that_a_newer_write_relies_on_is_not_freed() {
     assert_eq!(pool.space.free(), pool.space.held_back(), "and took no slot that is held back");
     assert_eq!(pool.read(VolumeId(1), BlockIndex::range(17..18)).unwrap(), blocks(7, 1));
 }
+
+/// The checkpoint that removes the extent frees its slot, so a write that comes before its end needs another one.
+#[test]
+fn a_write_to_an_extent_that_is_being_removed_reserves_a_slot() {
+    let fixture = TestPool::new(6, &[12]);
+    let mut pool = fixture.open();
+    pool.create_volume(VolumeId(1), 1 << 20).unwrap();
+    let stamp = |n| Stamp { epoch: Epoch(1), seq: Seq(n) };
+    pool.write(VolumeId(1), stamp(1), BlockIndex(0), blocks(1, 16)).unwrap();
+    pool.checkpoint().unwrap();
+    pool.discard(VolumeId(1), stamp(2), BlockIndex::range(0..16)).unwrap();
+    pool.start_checkpoint();
+    let removed = (VolumeId(1), ExtentIndex(0));
+    while !pool.frozen_change(removed).is_some_and(|change| change.removing) {
+        assert_eq!(pool.checkpoint_step(1).unwrap(), crate::Progress::More);
+    }
+    pool.write(VolumeId(1), stamp(3), BlockIndex(5), blocks(3, 1)).unwrap();
+    while pool.checkpoint_step(1).unwrap() != crate::Progress::Finished {}
+    let mut extent = 1;
+    while pool.write_from_reserve(VolumeId(1), stamp(4), BlockIndex(extent * 16), blocks(extent, 1)).is_ok() {
+        extent += 1;
+    }
+    pool.checkpoint().unwrap();
+    assert_eq!((pool.space.free(), pool.space.reserved()), (0, 0), "each write got a slot");
+    assert_eq!(pool.read(VolumeId(1), BlockIndex::range(5..6)).unwrap(), blocks(3, 1));
+}
