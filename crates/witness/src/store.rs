@@ -221,6 +221,15 @@ impl Store {
         self.id
     }
 
+    /// The pairs that the file holds, ascending, without the changes of a batch that is not finished.
+    #[cfg(test)]
+    pub(crate) fn committed_pairs(&self) -> Vec<PairId> {
+        let txn = self.env.read_txn().expect("LMDB has a place for a reader");
+        let rows = self.tree.iter(&txn).expect("the tree can be read");
+        let keys = rows.filter_map(|row| <[u8; 16]>::try_from(row.expect("the row can be read").0).ok());
+        keys.map(|key| PairId(u128::from_be_bytes(key))).collect()
+    }
+
     /// Begins a batch of changes. Dropping the batch discards them.
     pub(crate) fn begin(&self) -> Result<Batch<'_>, StoreError> {
         Ok(Batch { txn: self.env.write_txn()?, tree: self.tree, id: self.id, changed: false })
@@ -370,6 +379,27 @@ mod tests {
         drop(restored);
         let again = Store::open(copy.path()).unwrap();
         assert_eq!(get(&again, PairId(1)), Some(void));
+    }
+
+    /// File systems number their inodes from small values, so a copy on another disk may get the number of the original.
+    #[test]
+    fn a_store_whose_file_has_another_inode_or_another_birth_is_a_copy() {
+        let directory = tempfile::tempdir().unwrap();
+        let here = FileIdentity { inode: 12, born_s: 1_700_000_000, born_ns: 5 };
+        let store = Store::open(directory.path()).unwrap();
+        let mut id = store.read_header(Some(here)).unwrap();
+        assert_eq!(store.read_header(Some(here)).unwrap(), id);
+        for other in [
+            FileIdentity { inode: 13, ..here },
+            FileIdentity { born_s: here.born_s + 1, ..here },
+            FileIdentity { born_ns: 6, ..here },
+        ] {
+            for file in [other, here] {
+                let of_the_copy = store.read_header(Some(file)).unwrap();
+                assert_ne!(of_the_copy, id, "{file:?}");
+                id = of_the_copy;
+            }
+        }
     }
 
     #[test]

@@ -73,6 +73,9 @@ fn run_batches(store: &Store, mut queue: mpsc::Receiver<Job>) -> Result<(), Stor
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future as _;
+    use std::sync::Arc;
+    use std::task::{Context, Waker};
     use std::time::{Duration, Instant};
 
     use dyad_link::{Fingerprint, PairId};
@@ -116,6 +119,34 @@ mod tests {
         }
         asking.join_all().await;
         assert!(start.elapsed() < Duration::from_secs(10), "took {:?}", start.elapsed());
+    }
+
+    /// A vote that is told and then lost could be given again, to the other node.
+    #[test]
+    fn a_result_is_sent_after_the_commit_of_its_batch() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(directory.path()).unwrap());
+        let (queue, work) = mpsc::channel(2);
+        let store_writer = StoreWriter { queue: queue.clone() };
+        let mut enrolled = Box::pin(async move {
+            let key = Fingerprint([1; 32]);
+            let ask = Enrol { pair: PairId(1), name: "p".into(), node: NodeId::A, keys: [Some(key), None] };
+            store_writer.run(move |batch| pairs::enrol(batch, key, ask)).await
+        });
+        let mut is_answered = move || enrolled.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        assert!(!is_answered(), "the job is queued");
+        // A second job of the same batch looks at the first one, before and after the commit.
+        let (send, seen) = std::sync::mpsc::channel();
+        let shared = Arc::clone(&store);
+        let mut look = move || send.send((is_answered(), shared.committed_pairs())).unwrap();
+        let second: Job = Box::new(move |_| {
+            look();
+            Ok(Box::new(look))
+        });
+        assert!(queue.try_send(second).is_ok(), "the queue has room");
+        drop(queue);
+        run_batches(&store, work).unwrap();
+        assert_eq!(seen.iter().collect::<Vec<_>>(), [(false, vec![]), (true, vec![PairId(1)])]);
     }
 
     #[tokio::test]
