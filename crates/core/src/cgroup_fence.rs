@@ -189,6 +189,26 @@ mod tests {
         assert_eq!(rx.recv_timeout(Duration::from_secs(5)).unwrap(), CgroupState::Killed);
     }
 
+    /// A frozen process that still exists executes again after the next thaw.
+    #[test]
+    fn a_kill_is_done_when_the_cgroup_is_empty_and_not_when_it_is_frozen() {
+        let group = tempfile::tempdir().unwrap();
+        // A folder of plain files in place of a cgroup, so that the test decides what the kernel confirms.
+        let events = |text| fs::write(group.path().join("cgroup.events"), text).unwrap();
+        events("populated 1\nfrozen 1\n");
+        let (tx, rx) = channel();
+        let commands = start(Some(group.path().to_owned()), move |d| tx.send(d).unwrap());
+        commands.send(CgroupCommand::Kill).unwrap();
+        let written = group.path().join("cgroup.kill");
+        await_condition(|| written.exists());
+        // The write is repeated only if it was not confirmed.
+        fs::remove_file(&written).unwrap();
+        await_condition(|| written.exists());
+        assert!(rx.try_recv().is_err(), "a process is left");
+        events("populated 0\nfrozen 1\n");
+        assert_eq!(rx.recv_timeout(Duration::from_secs(10)).unwrap(), CgroupState::Killed);
+    }
+
     #[test]
     fn the_kernel_confirms_freeze_kill_and_thaw() {
         let Some(group) = new_cgroup("cgroup_fence") else { return };

@@ -20,3 +20,37 @@ pub fn boot_id() -> u128 {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     u128::from_str_radix(&text.trim().replace('-', ""), 16).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+    use std::process::Command;
+
+    /// Set in the process that the test starts in a namespace of its own.
+    const IN_NAMESPACE: &str = "DYAD_TEST_IN_TIME_NAMESPACE";
+    /// Time in suspend that the namespace pretends, in seconds. More than this machine has been up.
+    const SUSPEND_PERIOD_S: u64 = 1 << 30;
+
+    /// A node that slept through the end of a lease must not take it for valid. A namespace in which CLOCK_BOOTTIME is
+    /// ahead of CLOCK_MONOTONIC stands for the suspend.
+    #[test]
+    fn the_time_in_suspend_counts() {
+        if std::env::var_os(IN_NAMESPACE).is_some() {
+            assert!(now() >= BootTime(SUSPEND_PERIOD_S * 1_000_000_000), "{}", now());
+            return;
+        }
+        if !rustix::process::geteuid().is_root() {
+            // Not by `eprintln!`: what a test prints that way is shown only if it fails.
+            let _ = writeln!(std::io::stderr(), "SKIPPED: a time namespace needs root");
+            return;
+        }
+        let me = std::env::current_exe().expect("the path of this test program");
+        let mut command = Command::new("unshare");
+        command.args(["--time", "--boottime", &SUSPEND_PERIOD_S.to_string()]).arg(me);
+        command.args(["--exact", "clock::tests::the_time_in_suspend_counts"]).env(IN_NAMESPACE, "1");
+        let output = command.output().expect("util-linux has unshare");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    }
+}

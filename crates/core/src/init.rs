@@ -50,3 +50,22 @@ fn ask(run: &Path, line: &str) -> Result<String, InitError> {
 pub fn watchdog_period(run: &Path, seconds: u64) -> Result<u64, InitError> {
     ask(run, &format!("watchdog {seconds}"))?.parse().map_err(|_| InitError::NoNumber)
 }
+
+#[cfg(test)]
+pub mod testing {
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixListener;
+    use std::path::Path;
+
+    /// Answers one request on the socket of `dyad-init` in `run`; returns the line of the request.
+    pub fn answer_once(run: &Path, answer: &'static str) -> std::thread::JoinHandle<String> {
+        let listener = UnixListener::bind(run.join("init.sock")).expect("the folder is new");
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("the socket is open");
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).expect("a request arrives");
+            writeln!(stream, "{answer}").expect("the client waits for the answer");
+            line.trim().to_owned()
+        })
+    }
+}

@@ -289,3 +289,31 @@ fn disk_size(paths: &PoolDiskPaths) -> (String, u64) {
     });
     (paths.disk.display().to_string(), size.unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+    use dyad_types::NodeId;
+
+    /// The proof is of a reset within 3.5 s, and the other node waits no longer before it starts this node's VMs.
+    #[test]
+    fn a_proven_watchdog_counts_only_with_the_period_of_its_proof() {
+        for (answer, proven) in [("ok 3", true), ("ok 4", false), ("ok 60", false), ("busy", false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let folder = dir.path().display().to_string();
+            let device = dir.path().join("watchdog");
+            std::fs::write(&device, "").unwrap();
+            let device = device.display().to_string();
+            let options =
+                Options::parse_from(["dyad-core", "--state", &folder, "--run", &folder, "--watchdog", &device]);
+            let (watchdog, mut info) = Watchdog::open(&options).unwrap().expect("the command line names a device");
+            info.identity = "i6300".into();
+            selftest::store_proof(&options.state, "i6300");
+            let init = crate::init::testing::answer_once(&options.run, answer);
+            let (_, info) = set_watchdog_period(&options, Some((watchdog, info)), &mut Timeline::new(Some(NodeId::A)));
+            assert_eq!(info.map(|info| info.proven), Some(proven), "{answer}");
+            assert_eq!(init.join().unwrap(), "watchdog 3");
+        }
+    }
+}

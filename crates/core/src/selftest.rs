@@ -237,6 +237,15 @@ impl WatchdogTest {
     }
 }
 
+/// Stores the proof that the watchdog with this identity reset its node in time.
+#[cfg(test)]
+pub fn store_proof(state: &Path, watchdog: &str) {
+    let (watchdog, slowest_write_ms) = (watchdog.to_owned(), Some(20));
+    let note = TestNote { boot: "another".into(), watchdog, unfed_ms: 2_900, slowest_write_ms, repetition: 0 };
+    std::fs::write(proof_path(state), serde_json::to_vec(&note).expect("a note has a JSON form"))
+        .expect("it is written");
+}
+
 fn remove_note(state: &Path) {
     // A note that cannot be removed is judged at the next boot, which at worst repeats the test.
     if let Err(error) = dyad_atomic_file::remove(&test_path(state)) {
@@ -344,6 +353,19 @@ mod tests {
         let Err(error) = test.run(|| stopped = true);
         assert!(matches!(error, SelfTestError::Init(_)) && stopped, "{error}");
         assert_eq!(conclude(dir.path()), None, "a later restart is not judged as the end of this test");
+    }
+
+    /// A reset by such a device could be timely by chance: its period is rounded to what the device knows.
+    #[test]
+    fn a_watchdog_that_grants_another_period_is_not_tested() {
+        for (answer, granted) in [("ok 2", 2), ("ok 4", 4)] {
+            let dir = tempfile::tempdir().unwrap();
+            let init = init::testing::answer_once(dir.path(), answer);
+            let (state, run) = (dir.path().to_owned(), dir.path().to_owned());
+            let Err(error) = WatchdogTest { state, run, watchdog: "i6300".into(), repetition: 0 }.run(|| ());
+            assert!(matches!(error, SelfTestError::Period { granted_s } if granted_s == granted), "{error}");
+            assert_eq!(init.join().unwrap(), "watchdog 3");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::*;
 use crate::event::{DocumentRead, ImportTarget, StoreDone};
 use crate::options::Options;
 use crate::pairing::Pairing;
-use crate::peer_wire::PeerEvent;
+use crate::peer_wire::{ChangeId, CoreMessage, PeerEvent};
 use crate::quorum_handle::{self, QuorumInput};
 use crate::quorum_update::{QuorumSnapshot, QuorumUpdate};
 use crate::store::FakeStore;
@@ -18,8 +18,9 @@ use dyad_link::{PairId, PairKey, tls};
 use dyad_mirror::{Inventory, StoreCommand, StoreOutput, Tuning, VolumeChange, VolumeInfo};
 use dyad_placement::{ChangeTicket, DocumentRequest, Timer};
 use dyad_types::{NodeId, Session, Stamp, VolumeId};
+use std::sync::Arc;
 use std::sync::mpsc::channel;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 mod clocks;
 
@@ -598,6 +599,24 @@ fn the_end_of_an_old_session_does_not_end_a_newer_one() {
     fixture.state.apply(down(2));
     assert!(!fixture.state.replication.connected());
     assert!(fixture.quorum_inputs().iter().any(closed));
+}
+
+/// The peer was told that its change failed when the session ended, so it may ask for it again.
+#[test]
+fn a_message_of_an_ended_session_changes_nothing() {
+    let mut fixture = CoreFixture::new(&[]);
+    let volume = Change::CreateVolume { name: "disk".into(), size: 1 << 20, primary: NodeId::B };
+    let mut changed_over = |session, connected| {
+        fixture.state.replication.session = connected;
+        let message = CoreMessage::Change { id: ChangeId(1), change: serde_json::to_string(&volume).unwrap() };
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        fixture.state.apply(Event::Peer(PeerEvent::Message { session, message, room }));
+        fixture.state.settle();
+        fixture.make_change()
+    };
+    assert_eq!(changed_over(Session(1), None), None);
+    assert_eq!(changed_over(Session(1), Some(Session(2))), None);
+    assert_eq!(changed_over(Session(2), Some(Session(2))), Some(volume.clone()));
 }
 
 #[test]
