@@ -173,6 +173,24 @@ fn a_volume_of_the_peer_is_written_only_when_the_peer_knows_the_document() {
     assert_eq!(fixture.placement.writer_of(DISK), Some(Writer::Me));
 }
 
+/// In the next session the peer may be another run of its daemon, which has not read the document yet.
+#[test]
+fn what_the_peer_knew_in_an_earlier_session_does_not_count() {
+    let mut fixture = Fixture::with_web(Members::Both, NodeId::B);
+    let moved = dyad_desired::fail_over(&document(NodeId::B), NodeId::A);
+    let generation = moved.generation;
+    fixture.event(Event::SessionUp);
+    fixture.event(Event::PeerKnows { generation });
+    fixture.event(Event::SessionDown);
+    fixture.event(Event::SessionUp);
+    fixture.read(moved);
+    fixture.settle();
+    assert_eq!(fixture.placement.writer_of(DISK), Some(Writer::None));
+    fixture.event(Event::PeerKnows { generation });
+    fixture.settle();
+    assert_eq!(fixture.placement.writer_of(DISK), Some(Writer::Me));
+}
+
 #[test]
 fn a_handover_waits_neither_for_a_lost_peer_nor_longer_than_three_seconds() {
     let moved = || dyad_desired::fail_over(&document(NodeId::B), NodeId::A);
