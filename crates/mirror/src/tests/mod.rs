@@ -11,4 +11,5 @@ mod progress;
 mod props;
 mod queue;
 mod scenarios;
+mod sessions;
 mod syncs;
