@@ -2,6 +2,7 @@
 
 use super::clocks::{WRITE, run, steady};
 use super::pair::{Pair, Step::*};
+use crate::Phase;
 
 /// Both nodes work and exchange messages, but no sync is answered.
 fn exchange_without_syncs(pair: &mut Pair) {
@@ -100,4 +101,70 @@ fn a_confirmation_leaves_a_write_in_flight_out() {
     pair.step(Kill { node: 0 });
     pair.heal();
     pair.check_replicas();
+}
+
+/// The peer's store may carry out the sync that ends a resync before a write that waits for space.
+#[test]
+fn the_last_syncs_wait_for_each_write_that_the_peer_was_sent() {
+    let mut pair = steady();
+    pair.step(Remove { node: 1 });
+    pair.step(WRITE);
+    exchange_without_syncs(&mut pair);
+    pair.step(Learn { node: 1 });
+    for node in [0, 0, 1, 0] {
+        pair.store_without_syncs(node);
+        pair.step(Deliver { node: 1 - node, count: 50 });
+    }
+    assert_eq!(pair.phase(0), Some(Phase::Source));
+    // Far from the extent that is copied.
+    pair.step(Write { volume: 0, block: 64, count: 1 });
+    pair.store_without_syncs(0);
+    pair.step(Deliver { node: 1, count: 50 });
+    pair.step(Store { node: 1, count: 1 });
+    pair.step(Full { node: 1, full: true });
+    exchange_without_syncs(&mut pair);
+    assert_eq!(pair.open_syncs(0), 0, "the write waits for space at node 1");
+    pair.step(Full { node: 1, full: false });
+    exchange_without_syncs(&mut pair);
+    assert_eq!([pair.open_syncs(0), pair.open_syncs(1)], [1, 1]);
+}
+
+/// The copies of the second reconciliation are not covered by the sync of the first one.
+#[test]
+fn a_sync_of_an_earlier_session_ends_no_reconciliation() {
+    let mut pair = steady();
+    for _ in 0..2 {
+        pair.step(LinkDown);
+        pair.step(LinkUp);
+        exchange_without_syncs(&mut pair);
+    }
+    assert_eq!([pair.open_syncs(0), pair.open_syncs(1)], [2, 2]);
+    for node in [1, 1, 0] {
+        pair.step(Store { node, count: 1 });
+        exchange_without_syncs(&mut pair);
+        assert_eq!(pair.phase(0), Some(Phase::Reconcile), "the second sync of node 0 is missing");
+    }
+    pair.step(Store { node: 0, count: 1 });
+    exchange_without_syncs(&mut pair);
+    assert_eq!([pair.phase(0), pair.phase(1)], [Some(Phase::Steady); 2]);
+}
+
+/// The begin of a session cancels a round. The next one has a flush more, for a write that came after the first sync.
+#[test]
+fn a_sync_of_an_earlier_round_answers_no_flush() {
+    let mut pair = steady();
+    pair.step(LinkDown);
+    pair.step(Remove { node: 1 });
+    pair.step(Flush { volume: 0 });
+    pair.step(WRITE);
+    exchange_without_syncs(&mut pair);
+    pair.step(Flush { volume: 0 });
+    assert_eq!((pair.open_syncs(0), pair.open_requests()), (1, 2), "the write is complete");
+    pair.step(LinkUp);
+    pair.store_without_syncs(0);
+    assert_eq!(pair.open_syncs(0), 2);
+    pair.step(Store { node: 0, count: 1 });
+    assert_eq!(pair.open_requests(), 2, "the sync of the second round is missing");
+    pair.step(Store { node: 0, count: 1 });
+    assert_eq!(pair.open_requests(), 0);
 }
