@@ -3,7 +3,7 @@
 //! The handlers only end the sleep. The controllers end each interrupt by themselves when it is delivered (automatic EOI), so
 //! nothing needs to be written to them: in a VM each access to a port is expensive.
 
-use core::arch::{asm, global_asm};
+use core::arch::global_asm;
 
 use x86_64::VirtAddr;
 use x86_64::instructions::port::Port;
@@ -19,10 +19,26 @@ pub const TIMER_HZ: u32 = 1_193_182;
 const WAKE_UPS_PER_SECOND: u32 = 20;
 
 // `wake_up` clears the interrupt flag (bit 9) among the flags that the processor has pushed, so interrupts are disabled when
-// `sleep` goes on, and an interrupt that the device still asserts does not come again at once. No register changes.
+// `sleep_once` goes on, and an interrupt that the device still asserts does not come again at once. An interrupt between `sti` and
+// `hlt` would then be the last one, with the processor asleep: `wake_up` steps over a `hlt` that was not executed. No processor
+// delivers one there, but a VM can, if its hypervisor runs in an emulated machine. No register changes.
 global_asm!(
+    ".globl sleep_once",
+    "sleep_once:",
+    "sti",
+    "sleep_instruction:",
+    "hlt",
+    "cli",
+    "ret",
     ".globl wake_up",
     "wake_up:",
+    "push rax",
+    "lea rax, [rip + sleep_instruction]",
+    "cmp qword ptr [rsp + 8], rax",
+    "jne 2f",
+    "inc qword ptr [rsp + 8]",
+    "2:",
+    "pop rax",
     "and qword ptr [rsp + 16], -0x201",
     "iretq",
     ".globl fail",
@@ -33,6 +49,7 @@ global_asm!(
 );
 
 unsafe extern "C" {
+    fn sleep_once();
     fn wake_up();
     fn fail();
 }
@@ -83,9 +100,8 @@ fn start_timer() {
 
 /// Sleeps until an interrupt. An interrupt that came since interrupts were last enabled ends the sleep at once.
 pub fn sleep() {
-    // SAFETY: the handlers change no register. The block may use the stack, so the compiler keeps nothing below its end. An
-    // interrupt is delivered only after the instruction that follows `sti`, so none can come between the two.
-    unsafe { asm!("sti", "hlt", "cli") };
+    // SAFETY: the function changes no register, and the handlers restore what they use.
+    unsafe { sleep_once() };
 }
 
 /// Stops the processor; interrupts are disabled.
