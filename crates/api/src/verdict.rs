@@ -12,6 +12,8 @@ fn recognised_from_status(code: AlarmCode) -> bool {
         AlarmCode::Conflict
         | AlarmCode::RegisterFailed
         | AlarmCode::StorageStuck
+        | AlarmCode::PoolFull
+        | AlarmCode::VmsDoNotFit
         | AlarmCode::PeerUnadmitted
         | AlarmCode::ClockDrift
         | AlarmCode::PeerUnfenced

@@ -23,6 +23,8 @@ wire_codes! {
     RegisterFailed = "register-failed",
     /// The pool of this node has left a command unanswered for 3 s.
     StorageStuck = "storage-stuck",
+    /// The pool of a node is full, so guests that write wait.
+    PoolFull = "pool-full",
     /// The peer answers from a store that the configuration does not name.
     PeerUnadmitted = "peer-unadmitted",
     /// The clocks of the nodes drift apart by more than ρ = 1 %: no lease is granted.
@@ -31,6 +33,8 @@ wire_codes! {
     PeerUnfenced = "peer-unfenced",
     /// The witness was set back to an older state.
     WitnessRolledBack = "witness-rolled-back",
+    /// The VMs that shall run need more memory than one node has, so not all of them start after the loss of a node.
+    VmsDoNotFit = "vms-do-not-fit",
     /// Heartbeats pass in both directions on no path to the peer.
     PeerSilent = "peer-silent",
     /// The witness does not answer this node, and the peer reports the same or is not heard.

@@ -253,8 +253,7 @@ fn set_intent(new: &mut Document, name: &str, intent: Intent) -> Result<(), Refu
     let before = find_vm(new, name)?;
     if intent == Intent::Running && !before.shall_run() {
         // A node may have restarted with less memory than the VMs were admitted for.
-        let running: u64 = new.vms.values().filter(|v| v.shall_run()).map(Vm::needed_memory_mib).sum();
-        require_fit(new, name, before, running)?;
+        require_fit(new, name, before, new.running_memory_mib())?;
     }
     let generation = new.generation;
     if let Some(vm) = new.vms.get_mut(name) {

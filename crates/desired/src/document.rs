@@ -200,6 +200,12 @@ impl Document {
         self.nodes.values().map(|n| n.usable_cpus).filter(|c| *c > 0).min()
     }
 
+    /// Memory in MiB of the VMs that shall run, with [`limits::VM_OVERHEAD_MIB`] for each.
+    #[must_use]
+    pub fn running_memory_mib(&self) -> u64 {
+        self.vms.values().filter(|vm| vm.shall_run()).map(Vm::needed_memory_mib).sum()
+    }
+
     /// Memory in MiB of all VMs, running or not, with [`limits::VM_OVERHEAD_MIB`] for each.
     #[must_use]
     pub fn needed_memory_mib(&self) -> u64 {

@@ -74,6 +74,11 @@ impl CoreState {
             Action::Faulty { error } => self.pool_failed(&error.to_string()),
             Action::Full { peer, full } => {
                 let whose = if peer { "The peer's pool" } else { "The pool of this node" };
+                let node = if peer { self.me.peer() } else { self.me };
+                match full {
+                    true => self.replication.full_pools.insert(node),
+                    false => self.replication.full_pools.remove(&node),
+                };
                 let what = if full { "is full: guests that write wait until space is freed" } else { "has room again" };
                 self.handles.timeline.note(TimelineKind::PoolFull, format!("{whose} {what}."));
             }

@@ -31,6 +31,21 @@ pub(super) fn alarm_text(alarm: Alarm, paths: &[String]) -> String {
     }
 }
 
+/// The sentence of the alarm of full pools; each item says whether the pool is that of this node.
+pub(super) fn full_pools_text(pools: impl Iterator<Item = bool>) -> String {
+    let whose = pools.map(|own| if own { "this node" } else { "the other node" }).collect::<Vec<_>>().join(" and of ");
+    format!(
+        "The pool of {whose} is full, so guests that write wait: delete volumes that are not needed, or discard data in the guests."
+    )
+}
+
+/// The sentence of the alarm that VMs need more memory than one node has for them.
+pub(super) fn vms_do_not_fit_text(needed_mib: u64, usable_mib: u64) -> String {
+    format!(
+        "The VMs that shall run need {needed_mib} MiB, and one node has {usable_mib} MiB for VMs when the other one is lost: stop VMs, or add memory."
+    )
+}
+
 /// The kind and one sentence for each timeline entry of the quorum.
 pub(super) fn note_text(at: BootTime, note: &Note) -> (TimelineKind, String) {
     let ms = |time: BootTime| at.0.abs_diff(time.0) / 1_000_000;

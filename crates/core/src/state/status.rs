@@ -1,9 +1,10 @@
 //! The status for the control socket, built from the state in one step.
 
 use super::CoreState;
-use super::sentences::alarm_text;
+use super::sentences::{alarm_text, full_pools_text, vms_do_not_fit_text};
 use dyad_control::{
-    LinkStatus, MirrorState, MirrorStatus, NodeState, Pair, Phase, QuorumStatus, Status, VolumeStatus, WitnessStatus,
+    Alarm, AlarmCode, LinkStatus, MirrorState, MirrorStatus, NodeState, Pair, Phase, QuorumStatus, Status,
+    VolumeStatus, WitnessStatus,
 };
 use dyad_mirror as mirror;
 use dyad_quorum as quorum;
@@ -47,14 +48,29 @@ impl CoreState {
         }
     }
 
-    fn alarm_status(&self) -> Vec<dyad_control::Alarm> {
-        let mut alarms: Vec<quorum::Alarm> = self.report.alarms.iter().copied().collect();
-        alarms.sort_by_key(|alarm| dyad_control::AlarmCode::from(*alarm));
-        let alarm = |alarm: quorum::Alarm| dyad_control::Alarm {
-            code: alarm.into(),
-            sentence: alarm_text(alarm, &self.handles.links),
-        };
-        alarms.into_iter().map(alarm).collect()
+    fn alarm_status(&self) -> Vec<Alarm> {
+        let quorum = self
+            .report
+            .alarms
+            .iter()
+            .map(|alarm| Alarm { code: (*alarm).into(), sentence: alarm_text(*alarm, &self.handles.links) });
+        let mut alarms: Vec<Alarm> = quorum.collect();
+        let full_pools = &self.replication.full_pools;
+        if !full_pools.is_empty() {
+            let sentence = full_pools_text(full_pools.iter().map(|node| *node == self.me));
+            alarms.push(Alarm { code: AlarmCode::PoolFull, sentence });
+        }
+        alarms.extend(self.memory_alarm());
+        alarms.sort_by_key(|alarm| alarm.code);
+        alarms
+    }
+
+    /// The alarm that one node cannot run all VMs: a node has come back with less memory than the VMs were admitted for.
+    fn memory_alarm(&self) -> Option<Alarm> {
+        let document = self.placement.document().newest()?;
+        let (needed_mib, usable_mib) = (document.running_memory_mib(), document.usable_memory_mib()?);
+        (needed_mib > usable_mib)
+            .then(|| Alarm { code: AlarmCode::VmsDoNotFit, sentence: vms_do_not_fit_text(needed_mib, usable_mib) })
     }
 
     fn quorum_status(&self) -> QuorumStatus {

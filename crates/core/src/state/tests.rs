@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use tokio::sync::{Semaphore, oneshot};
 
+mod alarms;
 mod clocks;
 
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);

@@ -5,7 +5,7 @@
 
 use crate::volume_request::VolumeReplyTo;
 use dyad_mirror::{Event, Mirror, Progress, RequestId};
-use dyad_types::{ExtentIndex, Session, VolumeId};
+use dyad_types::{ExtentIndex, NodeId, Session, VolumeId};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 /// Most unreadable extents, and most lost extents, that get an entry in the timeline.
@@ -43,6 +43,8 @@ pub(in crate::state) struct Replication {
     unreadable: BTreeSet<(VolumeId, ExtentIndex)>,
     /// Number of lost extents that have an entry in the timeline.
     lost_notes: usize,
+    /// The nodes whose pools have refused a write for lack of room and have not taken one since.
+    pub(in crate::state) full_pools: BTreeSet<NodeId>,
 }
 
 impl Replication {
@@ -61,6 +63,7 @@ impl Replication {
             healed: 0,
             unreadable: BTreeSet::new(),
             lost_notes: 0,
+            full_pools: BTreeSet::new(),
         }
     }
 

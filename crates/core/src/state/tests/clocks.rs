@@ -2,11 +2,11 @@
 
 use super::*;
 
-/// Node A with a mirror whose T_io is 10 ns, of which each tick counts 1 ns, and this configuration.
-fn with_short_clocks(members: dyad_quorum::Members) -> CoreFixture {
+/// Node A with a mirror whose T_io and retries take 10 ns, of which each tick counts 1 ns, and this configuration.
+pub(super) fn with_short_clocks(members: dyad_quorum::Members) -> CoreFixture {
     let mut fixture = CoreFixture::new(&[]);
     let volumes = vec![VolumeInfo { id: VolumeId(0), size: 1 << 20, last: Stamp::default() }];
-    let tuning = Tuning { stuck: 10, ..Tuning::default() };
+    let tuning = Tuning { stuck: 10, retry: 10, ..Tuning::default() };
     fixture.state.replication.mirror =
         Mirror::new(crate::clock::now(), tuning, Inventory { volumes, dirty: Vec::new() });
     fixture.configure(|config| config.members = members);
