@@ -34,7 +34,7 @@ wire_codes! {
     PoolFull = "pool-full",
     /// The pool of this node was opened.
     PoolOpen = "pool-open",
-    /// A part of a volume is damaged on both nodes.
+    /// Blocks of a volume cannot be read from any replica that holds every acknowledged write.
     Lost = "lost",
     /// A part of a volume cannot be read on this node.
     Unreadable = "unreadable",
