@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use dyad_control::{
-    ClientError, CreatePair, DiskContent, Enrol, Join, Phase, RefusalCode, Reply, Request, TimelineEvent, TimelineKind,
+    AlarmCode, ClientError, CreatePair, DiskContent, Enrol, Join, Phase, RefusalCode, Reply, Request, TimelineEvent,
+    TimelineKind,
 };
 use dyad_counter::{BLOCK, BootNumber, SLOTS, STRIDE, Slot, Survey, decode, encode};
 use dyad_desired::{Change, Firmware, Intent, VmConfig};
@@ -17,6 +18,7 @@ use dyad_process_tests::cgroup::Cgroup;
 use dyad_process_tests::core_daemons::CoreDaemons;
 use dyad_process_tests::disk_driver::DiskDriver;
 use dyad_process_tests::namespaces::CABLES;
+use dyad_process_tests::pool_file::{damage_copies, find_copies};
 use dyad_rig::child::{Program, RunningProgram};
 use dyad_rig::wait;
 
@@ -518,6 +520,202 @@ fn a_node_whose_pool_disk_hangs_is_removed() {
     there.check();
     drop(daemons);
     drop(disks);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Blocks at the beginning of a volume. The content of each is its number and how often it was written, so that no two
+/// contents are equal and an older one is recognised.
+struct VersionedBlocks {
+    driver: DiskDriver,
+    /// How often each block was written; a block that never was reads as zeros.
+    versions: [u64; Self::COUNT as usize],
+}
+
+impl VersionedBlocks {
+    /// Number of blocks that the test may write: those of 16 extents.
+    const COUNT: u64 = 256;
+
+    /// Connects to a device whose volume was never written.
+    fn new(socket: &Path) -> Self {
+        Self { driver: DiskDriver::connect(socket).unwrap(), versions: [0; Self::COUNT as usize] }
+    }
+
+    fn content(&self, block: u64) -> [u8; BLOCK] {
+        match self.versions[block as usize] {
+            0 => [0; BLOCK],
+            version => encode(version, BootNumber(block)),
+        }
+    }
+
+    fn write(&mut self, block: u64) {
+        self.versions[block as usize] += 1;
+        self.driver.write(block * BLOCK as u64, &self.content(block)).unwrap();
+        self.driver.flush().unwrap();
+    }
+
+    fn assert_unreadable(&mut self, block: u64) {
+        let mut data = [0; BLOCK];
+        let read = self.driver.read(block * BLOCK as u64, &mut data);
+        let Err(error) = read else { panic!("block {block} was read: {:?}", decode(&data)) };
+        assert!(error.to_string().contains("reports error"), "block {block}: {error}");
+    }
+
+    /// Makes the disk of side 0 fail, so that side 1 goes on alone, and connects to the volume there.
+    fn move_to_peer(&mut self, daemons: &CoreDaemons, volume: &str) {
+        daemons.fail_disk(0).unwrap();
+        // The failure is found by a write. This one changes nothing: whether it reached the peer does not matter.
+        self.driver.begin_write(0, &self.content(0)).unwrap();
+        wait_alone(daemons, 1);
+        self.driver = DiskDriver::connect(&daemons.wait_for_device(1, volume).unwrap()).unwrap();
+    }
+
+    /// Asserts that the blocks `lost` read as errors, and every other block with its newest content.
+    fn check(&mut self, lost: &[u64]) {
+        for block in 0..Self::COUNT {
+            if lost.contains(&block) {
+                self.assert_unreadable(block);
+                continue;
+            }
+            let mut data = [0; BLOCK];
+            self.driver.read(block * BLOCK as u64, &mut data).unwrap();
+            assert!(data == self.content(block), "block {block} has not the content of its newest write");
+        }
+    }
+}
+
+/// The longest time until a node that came back is in sync while blocks that it needs cannot be read. They are read again for 60 s,
+/// once more if a busy machine lets the data session end meanwhile, and the rest takes seconds.
+const IN_SYNC_WITH_LOSS_DEADLINE: Duration = Duration::from_secs(180);
+
+/// Makes the daemons carry out a checkpoint, and waits until that of side 0 has copied a block with this content. A pool begins a
+/// checkpoint when a volume is to be freed.
+fn copy_from_journal(daemons: &CoreDaemons, content: &[u8; BLOCK]) {
+    let copies = || find_copies(&daemons.disk(0), content);
+    let in_journal = copies().unwrap();
+    daemons.create_volume("freed", 1).unwrap();
+    daemons.ask(0, &Request::Change { change: Change::DeleteVolume { name: "freed".into() } }).unwrap();
+    wait::until("the checkpoint to copy the block", Duration::from_secs(60), || {
+        let copies = copies()?;
+        let more = copies.len() > in_journal.len();
+        Ok(if more { wait::Poll::Ready(()) } else { wait::Poll::NotYet(format!("{copies:?}")) })
+    })
+    .unwrap();
+}
+
+/// Changes the bits of every copy of a block on the disk of a side. Its daemon goes on.
+fn damage(daemons: &CoreDaemons, number: usize, content: &[u8; BLOCK]) {
+    assert!(
+        damage_copies(&daemons.disk(number), content).unwrap() > 0,
+        "the block is not on the disk of side {number}"
+    );
+}
+
+/// Waits until no alarm is in force, except that of a missing watchdog: these daemons have none.
+fn wait_for_no_alarm(daemons: &CoreDaemons) {
+    let calm = |status: &dyad_control::Status| status.alarms.iter().all(|alarm| alarm.code == AlarmCode::PeerUnfenced);
+    for number in [0, 1] {
+        daemons.wait("no alarm to be in force", number, Duration::from_secs(60), calm).unwrap();
+    }
+}
+
+/// Asserts that the timeline of side 0 has one entry of this kind for each of these extents, in this order, and no other one.
+fn assert_told_once(daemons: &CoreDaemons, kind: &TimelineKind, extents: &[u64]) {
+    let told: Vec<_> = daemons.timeline(0).unwrap().into_iter().filter(|event| event.kind == *kind).collect();
+    let fits = |(event, extent): (&TimelineEvent, &u64)| event.text.contains(&format!("(extent {extent})"));
+    assert!(told.len() == extents.len() && told.iter().zip(extents).all(fits), "{extents:?}: {told:#?}");
+}
+
+/// The bits of acknowledged blocks change on the disk of the only node in sync. It copies two of their extents when the other node
+/// returns: of these blocks an error is given, because that node may hold older versions. The third extent was not written meanwhile, so
+/// its block is repaired.
+#[test]
+fn blocks_that_the_survivor_cannot_read_do_not_keep_the_pair_from_being_in_sync() {
+    let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (core_program(), folder("bits"));
+    let mut daemons = CoreDaemons::pair(&program, &folder).unwrap();
+    let mut blocks = VersionedBlocks::new(&daemons.create_volume_with_vm("bits", 8).unwrap());
+    for block in (0..VersionedBlocks::COUNT).step_by(8) {
+        blocks.write(block);
+    }
+    // In extents 1, 5 and 12.
+    let [beside_a_write, written_alone, good_on_peer] = [24, 80, 200];
+    copy_from_journal(&daemons, &blocks.content(good_on_peer));
+    daemons.kill(1);
+    wait_alone(&daemons, 0);
+    for block in (0..VersionedBlocks::COUNT / 2).step_by(16) {
+        blocks.write(block);
+    }
+    // The block that was written alone is in the journal only, the other ones are in slots.
+    let damaged = [beside_a_write, written_alone, good_on_peer];
+    for block in damaged {
+        damage(&daemons, 0, &blocks.content(block));
+    }
+    blocks.check(&damaged);
+    // A daemon that opens the pool finds the damage in the journal.
+    daemons.kill(0);
+    daemons.start(&program, 0).unwrap();
+    blocks.driver.reconnect().unwrap();
+    blocks.check(&damaged);
+
+    daemons.start(&program, 1).unwrap();
+    let begin = std::time::Instant::now();
+    wait::until("both nodes to be in sync", IN_SYNC_WITH_LOSS_DEADLINE, || {
+        // The guest goes on meanwhile.
+        blocks.write(VersionedBlocks::COUNT - 1);
+        let quorum = daemons.status(0)?.quorum.context("The status has no quorum.")?;
+        Ok(if quorum.members.len() == 2 { wait::Poll::Ready(()) } else { wait::Poll::NotYet(format!("{quorum:?}")) })
+    })
+    .unwrap();
+    println!("both nodes were in sync after {} ms", begin.elapsed().as_millis());
+    daemons.wait_in_sync().unwrap();
+    blocks.check(&[beside_a_write, written_alone]);
+    blocks.write(beside_a_write);
+    blocks.check(&[written_alone]);
+    assert_told_once(&daemons, &TimelineKind::Unreadable, &[1, 5, 12]);
+    assert_told_once(&daemons, &TimelineKind::Lost, &[1, 5]);
+    assert_eq!(daemons.status(0).unwrap().mirror.unwrap().healed_blocks, 1);
+    wait_for_no_alarm(&daemons);
+
+    // The other node has all that this one had, and knows which block is lost: also its daemon after a restart.
+    daemons.kill(1);
+    daemons.start(&program, 1).unwrap();
+    // A write is acknowledged by both nodes, or by this one alone after the other one was removed.
+    blocks.write(0);
+    daemons.wait_in_sync().unwrap();
+    blocks.move_to_peer(&daemons, "bits");
+    blocks.check(&[written_alone]);
+    blocks.write(written_alone);
+    blocks.check(&[]);
+    drop(daemons);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Three blocks of one extent: one can be read on the other node only, one on neither node, and one on both.
+#[test]
+fn a_block_that_no_member_can_read_is_told_once_and_good_after_a_write() {
+    let _one = ONE_TEST_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (program, folder) = (core_program(), folder("both"));
+    let daemons = CoreDaemons::pair(&program, &folder).unwrap();
+    let mut blocks = VersionedBlocks::new(&daemons.create_volume_with_vm("both", 8).unwrap());
+    let [good_on_peer, good_on_none, good_on_both] = [32, 33, 34];
+    for block in [good_on_peer, good_on_none, good_on_both] {
+        blocks.write(block);
+    }
+    for (number, block) in [(0, good_on_peer), (0, good_on_none), (1, good_on_none)] {
+        damage(&daemons, number, &blocks.content(block));
+    }
+    // The second time all blocks are read again.
+    for _ in 0..2 {
+        blocks.check(&[good_on_none]);
+    }
+    assert_told_once(&daemons, &TimelineKind::Lost, &[2]);
+    assert_eq!(daemons.status(0).unwrap().mirror.unwrap().healed_blocks, 1);
+    blocks.write(good_on_none);
+    blocks.check(&[]);
+
+    blocks.move_to_peer(&daemons, "both");
+    blocks.check(&[]);
+    drop(daemons);
     std::fs::remove_dir_all(folder).unwrap();
 }
 
