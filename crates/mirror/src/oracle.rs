@@ -111,6 +111,15 @@ impl Oracle {
         }
     }
 
+    /// This write gets no answer any more, as in [`Self::guest_ended`]. Other writes of the volume stay open.
+    pub fn write_ended(&mut self, volume: VolumeId, blocks: Range<BlockIndex>, value: Value) {
+        for block in blocks.each() {
+            if let Some(cell) = self.cells.get_mut(&(volume, block)) {
+                cell.open.remove(&value);
+            }
+        }
+    }
+
     pub fn flush_begins(&self, volume: VolumeId) -> FlushMark {
         let cells = self.cells.range((volume, BlockIndex(0))..=(volume, BlockIndex(u64::MAX)));
         FlushMark { cells: cells.map(|(&(_, b), cell)| (b, cell.now.clone())).collect(), values: self.values }

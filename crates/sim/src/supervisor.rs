@@ -1,6 +1,7 @@
 //! The supervisor of `dyad-node` on one node: the shipped policy, over a model of processes. A launcher is forked, enters the
 //! cgroup of all VMs later, and executes there unless the cgroup is frozen.
 
+use crate::guests::Request;
 use crate::machine::VmIndex;
 use crate::world::{DaemonJob, FutureEvent, World};
 use dyad_placement::LeaveEnd;
@@ -124,15 +125,17 @@ impl World {
     /// Ends the VM's process or launcher and forgets its requests.
     pub(crate) fn end_vm(&mut self, node: usize, vm: VmIndex) {
         let state = &mut self.nodes[node].vms[vm.0];
-        let had_process = state.in_cgroup;
         (state.in_cgroup, state.was_checked, state.launch) = (false, false, 0);
-        state.open.clear();
+        let open = std::mem::take(&mut state.open);
         state.answers.clear();
         if state.phase.is_alive() {
             self.vm_event(node, vm, VmEvent::Gone);
         }
-        if had_process {
-            self.oracle.guest_ended(crate::guests::volume(vm));
+        // The other node may run the VM already, and its writes stay open.
+        for request in open.into_values() {
+            if let Request::Write { block, count, value, .. } | Request::Discard { block, count, value } = request {
+                self.oracle.write_ended(crate::guests::volume(vm), block.run(count), value);
+            }
         }
     }
 
