@@ -425,6 +425,34 @@ fn a_clean_peer_is_reported_after_the_fail_over_only() {
     assert!(!fixture.actions.contains(&clean) && !fixture.actions.contains(&dirty));
 }
 
+/// Otherwise the VMs of a node that returns before the end of its fence would run nowhere until it is a member again: 5 s, or
+/// 60 s if it was lost often.
+#[test]
+fn a_peer_that_is_clean_before_the_end_of_its_fence_is_reported_after_the_fail_over() {
+    let clean = Action::Quorum(dyad_quorum::Event::PeerClean);
+    let until = |fixture: &Fixture| Some(fixture.now + 4 * SECOND);
+    let mut fixture = Fixture::with_web(Members::OnlyA, NodeId::B);
+    let peer_fence_until = until(&fixture);
+    fixture.event(Event::RightToRun(RightToRun { may_run: true, peer_fence_until }));
+    fixture.event(Event::PeerClean);
+    assert!(!fixture.settled().contains(&clean));
+    fixture.event(Event::PeerVmsAllowed);
+    assert!(fixture.actions.contains(&Action::FailOver { survivor: NodeId::A }));
+    // A change that was refused defers the report no longer.
+    fixture.event(Event::FailOverDecided);
+    assert!(fixture.actions.contains(&clean));
+
+    // A fence without an end, and a peer without VMs and volumes, defer nothing.
+    let mut fixture = Fixture::with_web(Members::OnlyA, NodeId::B);
+    fixture.event(Event::PeerClean);
+    assert!(fixture.actions.contains(&clean));
+    let mut fixture = Fixture::with_web(Members::OnlyA, NodeId::A);
+    let peer_fence_until = until(&fixture);
+    fixture.event(Event::RightToRun(RightToRun { may_run: true, peer_fence_until }));
+    fixture.event(Event::PeerClean);
+    assert!(fixture.actions.contains(&clean));
+}
+
 #[test]
 fn a_vm_of_a_lost_node_is_not_deleted_before_the_fail_over() {
     let mut fixture = Fixture::with_web(Members::OnlyA, NodeId::B);

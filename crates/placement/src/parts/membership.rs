@@ -15,10 +15,7 @@ pub(crate) enum FailOver {
     /// No change is under way.
     Idle,
     /// The change was asked for and is not decided.
-    InFlight {
-        /// The mirror has reported the peer clean meanwhile: the quorum machine is told when the change is decided.
-        clean_deferred: bool,
-    },
+    InFlight,
 }
 
 /// The last updates of the quorum thread, with the state of readmission and fail-over.
@@ -36,8 +33,10 @@ pub(crate) struct Membership {
     pub(crate) peer_vms_allowed: bool,
     /// Whether the change of the fail-over is under way.
     pub(crate) fail_over: FailOver,
-    /// Time at which the change of a fail-over was last decided.
+    /// Time at which the change of a fail-over was last decided; `None` = not since the configuration changed.
     pub(crate) fail_over_decided_at: Option<BootTime>,
+    /// The mirror has reported the peer clean, and the quorum machine is told when no fail-over is due or in flight.
+    pub(crate) clean_deferred: bool,
     /// The mirror was told to hold guests' requests, as this node has no right to run VMs.
     pub(crate) held: bool,
 }
@@ -54,6 +53,7 @@ impl Membership {
             peer_vms_allowed: false,
             fail_over: FailOver::Idle,
             fail_over_decided_at: None,
+            clean_deferred: false,
             held: true,
         }
     }

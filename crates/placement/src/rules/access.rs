@@ -60,6 +60,7 @@ impl Placement {
         actions.extend(permits.difference(&self.access.permits).cloned().map(Action::Permitted));
         self.access.permits = permits;
         self.fail_over(local.now, actions);
+        self.report_deferred_clean(actions);
         self.settle_imports(local, actions);
         self.settle_volume_gc(local, actions);
     }

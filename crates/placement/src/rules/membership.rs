@@ -35,6 +35,7 @@ impl Placement {
             }
         }
         self.membership.config = config;
+        self.membership.fail_over_decided_at = None;
         self.announce_view(actions);
         self.read_document(now, actions);
     }
@@ -72,7 +73,6 @@ impl Placement {
 
     /// Fails the peer's VMs and volumes over to this node, once its fence is over.
     pub(crate) fn fail_over(&mut self, now: BootTime, actions: &mut Vec<Action>) {
-        let Some(document) = self.authoritative_document() else { return };
         // A peer that was reported clean may become a member at any moment and start the VMs that the document places on
         // it.
         if self.membership.fail_over != FailOver::Idle || self.membership.readmission.clean() {
@@ -85,46 +85,64 @@ impl Placement {
         if self.membership.fail_over_decided_at.is_some_and(|at| now.since(at) < FAIL_OVER_RETRY_DELAY) {
             return;
         }
-        let me = self.me;
-        let foreign =
-            document.vms.values().any(|vm| vm.config.node != me) || document.volumes.values().any(|v| v.primary != me);
-        if self.membership.peer_vms_allowed && foreign && self.leads() {
-            self.membership.fail_over = FailOver::InFlight { clean_deferred: false };
+        if self.membership.peer_vms_allowed && self.places_something_on_the_peer() && self.leads() {
+            self.membership.fail_over = FailOver::InFlight;
             // A refused change is asked for again after a while.
-            actions.push(Action::FailOver { survivor: me });
+            actions.push(Action::FailOver { survivor: self.me });
         }
+    }
+
+    /// Whether the document, which this node has read in this term, names the peer for a VM or a volume.
+    fn places_something_on_the_peer(&self) -> bool {
+        self.authoritative_document().is_some_and(|document| {
+            document.vms.values().any(|vm| vm.config.node != self.me)
+                || document.volumes.values().any(|volume| volume.primary != self.me)
+        })
+    }
+
+    /// Whether this node will ask for a fail-over at the end of the peer's fence, which has an end. After a first change was
+    /// decided no more is due: if it was refused, the peer's return must not wait for the next one.
+    fn fail_over_is_due(&self) -> bool {
+        let fence_ends = self.membership.peer_vms_allowed || self.membership.right.peer_fence_until.is_some();
+        fence_ends
+            && self.membership.config.members == Members::only(self.me)
+            && self.leads()
+            && self.membership.fail_over_decided_at.is_none()
+            && !self.lifecycle.pool_has_failed()
+            && self.places_something_on_the_peer()
     }
 
     /// Ends the fail-over, whose change is decided, and reports a "clean" of the peer that was deferred.
     pub(crate) fn fail_over_decided(&mut self, now: BootTime, actions: &mut Vec<Action>) {
         self.membership.fail_over_decided_at = Some(now);
-        let ended = std::mem::replace(&mut self.membership.fail_over, FailOver::Idle);
-        if ended == (FailOver::InFlight { clean_deferred: true }) {
-            self.peer_is_clean(actions);
-        }
+        self.membership.fail_over = FailOver::Idle;
+        self.report_deferred_clean(actions);
     }
 
     /// Reports to the quorum machine that the peer's replica is complete, or defers that until a fail-over is decided: a
     /// peer that is reported clean may become a member at any moment and start the VMs that the document places on it,
-    /// which are just being failed over to this node.
+    /// which are just being failed over to this node. A fail-over that is only due comes first as well: the peer becomes a
+    /// member 5 s later at the earliest, after 60 s if it was lost often, and until then its VMs would run on neither node.
     pub(crate) fn peer_is_clean(&mut self, actions: &mut Vec<Action>) {
-        match &mut self.membership.fail_over {
-            FailOver::InFlight { clean_deferred } if !self.mutants.has(Mutant::CleanDuringFailOver) => {
-                *clean_deferred = true;
-            }
-            _ => {
-                self.membership.readmission.report(true);
-                actions.push(Action::Quorum(quorum::Event::PeerClean));
-            }
+        self.membership.clean_deferred = true;
+        self.report_deferred_clean(actions);
+    }
+
+    /// Reports a "clean" of the peer that was deferred, once nothing defers it.
+    pub(crate) fn report_deferred_clean(&mut self, actions: &mut Vec<Action>) {
+        let in_flight = self.membership.fail_over == FailOver::InFlight;
+        let defers = (in_flight || self.fail_over_is_due()) && !self.mutants.has(Mutant::CleanDuringFailOver);
+        if self.membership.clean_deferred && !defers {
+            self.membership.clean_deferred = false;
+            self.membership.readmission.report(true);
+            actions.push(Action::Quorum(quorum::Event::PeerClean));
         }
     }
 
     /// Reports to the quorum machine that the peer's replica is no longer complete. A deferred "clean" is dropped instead,
     /// as the quorum machine has not got it.
     pub(crate) fn peer_is_dirty(&mut self, actions: &mut Vec<Action>) {
-        if let FailOver::InFlight { clean_deferred } = &mut self.membership.fail_over
-            && std::mem::take(clean_deferred)
-        {
+        if std::mem::take(&mut self.membership.clean_deferred) {
             return;
         }
         self.membership.readmission.report(false);
