@@ -98,6 +98,9 @@ pub(crate) struct StoreQueue {
     retry_at: BootTime,
     retry: bool,
     full: bool,
+    /// The newest command that was repeated after it was refused for lack of space: the pool counts as full until the commands up
+    /// to it are answered.
+    repeated_through: Option<StoreOp>,
     /// Writes that waited for space are guest requests in the queue again: the pool counts as full until a write succeeds.
     requeued: bool,
     /// The oldest unanswered command at the newest tick.
@@ -253,7 +256,9 @@ impl Mirror {
     pub(crate) fn pump_store(&mut self) {
         self.drop_stale();
         if self.store.stalled.is_empty() {
-            if !self.store.requeued && std::mem::take(&mut self.store.full) {
+            let repeated = self.store.repeated_through;
+            let repeats = repeated.is_some_and(|through| self.store.ops.range(..=through).next().is_some());
+            if !self.store.requeued && !repeats && std::mem::take(&mut self.store.full) {
                 self.tell_full(false);
             }
             self.store.retry = false;
@@ -262,6 +267,7 @@ impl Mirror {
         if self.store.retry && self.store.data == 0 {
             self.store.retry = false;
             for (op, entry) in std::mem::take(&mut self.store.stalled) {
+                self.store.repeated_through = self.store.repeated_through.max(Some(op));
                 self.emit(op, entry);
             }
         }

@@ -1,6 +1,7 @@
 //! Sentences for people: the alarms and the timeline entries of the quorum machine.
 
 use dyad_control::TimelineKind;
+use dyad_desired::Document;
 use dyad_mirror::LostReason;
 use dyad_quorum::{Alarm, BootTime, KillReason, Members, Note, Proof, Reason};
 use dyad_types::{ExtentIndex, VolumeId};
@@ -39,11 +40,17 @@ pub(super) fn full_pools_text(pools: impl Iterator<Item = bool>) -> String {
     )
 }
 
-/// The sentence of the alarm that VMs need more memory than one node has for them.
-pub(super) fn vms_do_not_fit_text(needed_mib: u64, usable_mib: u64) -> String {
-    format!(
-        "The VMs that shall run need {needed_mib} MiB, and one node has {usable_mib} MiB for VMs when the other one is lost: stop VMs, or add memory."
-    )
+/// The sentence of the alarm that the VMs need more memory than one node has; `None` = one node has enough, or none has told how
+/// much it has.
+pub(super) fn vms_do_not_fit_text(document: &Document) -> Option<String> {
+    let (needed_mib, usable_mib) = (document.running_memory_mib(), document.usable_memory_mib()?);
+    let text = || {
+        format!(
+            "The VMs that shall run need {needed_mib} MiB, and one node has {usable_mib} MiB for VMs when the other one is lost: \
+             stop VMs, or add memory."
+        )
+    };
+    (needed_mib > usable_mib).then(text)
 }
 
 /// The kind and one sentence for each timeline entry of the quorum.

@@ -67,10 +67,8 @@ impl CoreState {
 
     /// The alarm that one node cannot run all VMs: a node has come back with less memory than the VMs were admitted for.
     fn memory_alarm(&self) -> Option<Alarm> {
-        let document = self.placement.document().newest()?;
-        let (needed_mib, usable_mib) = (document.running_memory_mib(), document.usable_memory_mib()?);
-        (needed_mib > usable_mib)
-            .then(|| Alarm { code: AlarmCode::VmsDoNotFit, sentence: vms_do_not_fit_text(needed_mib, usable_mib) })
+        let sentence = vms_do_not_fit_text(self.placement.document().newest()?)?;
+        Some(Alarm { code: AlarmCode::VmsDoNotFit, sentence })
     }
 
     fn quorum_status(&self) -> QuorumStatus {

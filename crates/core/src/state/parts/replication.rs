@@ -43,7 +43,7 @@ pub(in crate::state) struct Replication {
     unreadable: BTreeSet<(VolumeId, ExtentIndex)>,
     /// Number of lost extents that have an entry in the timeline.
     lost_notes: usize,
-    /// The nodes whose pools have refused a write for lack of room and have not taken one since.
+    /// The nodes whose pools are full, as the mirror has last told.
     pub(in crate::state) full_pools: BTreeSet<NodeId>,
 }
 

@@ -36,6 +36,14 @@ fn a_full_pool_is_an_alarm_until_it_has_room_again() {
     let alarms = shown_alarms(&mut fixture);
     assert_eq!(alarms[0].0, AlarmCode::PoolFull);
     assert!(alarms[0].1.starts_with("The pool of this node is full, so guests that write wait"), "{}", alarms[0].1);
+    // The alarm does not end while a repeated write is under way.
+    for _ in 0..2 {
+        let op = next_write(&mut fixture);
+        fixture.state.feed_mirror(dyad_mirror::Event::Tick);
+        assert_eq!(shown_alarms(&mut fixture)[0].0, AlarmCode::PoolFull);
+        fixture.state.apply(Event::Store(StoreDone { op, result: Err(StoreError::NoSpace) }));
+        assert_eq!(shown_alarms(&mut fixture)[0].0, AlarmCode::PoolFull);
+    }
     let op = next_write(&mut fixture);
     fixture.state.apply(Event::Store(StoreDone { op, result: Ok(StoreOutput::Done) }));
     assert_eq!(shown_alarms(&mut fixture), []);
