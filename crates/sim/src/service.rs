@@ -54,7 +54,7 @@ impl World {
     pub(crate) fn check_service(&mut self) {
         let server = self.well_member();
         for vm in VmIndex::all() {
-            let unserved = server.is_some_and(|node| self.is_unserved(node, vm));
+            let unserved = server.is_some() && self.is_unserved(vm);
             let since = self.unserved_since[vm.0].filter(|_| unserved).unwrap_or(self.now);
             self.unserved_since[vm.0] = unserved.then_some(since);
             if self.now - since > UNSERVED_VM_TIMEOUT {
@@ -94,8 +94,13 @@ impl World {
     }
 
     /// Whether the VM shall run and executes nowhere, and neither an operator nor a crash of its guest is the reason.
-    fn is_unserved(&self, node: usize, vm: VmIndex) -> bool {
-        let newest = self.nodes[node].core.as_ref().and_then(|core| core.model.placement.document().newest());
+    ///
+    /// The newest document counts that either node has: a node whose store is slow reads it late.
+    fn is_unserved(&self, vm: VmIndex) -> bool {
+        let cores = self.nodes.iter().filter_map(|node| node.core.as_ref());
+        let newest = cores
+            .filter_map(|core| core.model.placement.document().newest())
+            .max_by_key(|document| document.generation);
         let shall_run = |document: &Document| document.vms.get(&vm.name()).is_some_and(Vm::shall_run);
         let crashed =
             self.nodes.iter().any(|node| node.vms[vm.0].phase == Phase::Crashed && node.vms[vm.0].crashes > 1);
