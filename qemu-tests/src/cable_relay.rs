@@ -112,6 +112,9 @@ mod tests {
     #[test]
     fn a_relay_passes_other_frames_and_loses_data_only_while_it_shall() {
         let ends = [UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap()];
+        for end in &ends {
+            end.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+        }
         let relay = CableRelay::new([0, 1].map(|end: usize| ends[end].local_addr().unwrap().port())).unwrap();
         let data = ipv6_frame(TCP, 40_000, DATA_PORT);
         let heartbeat = ipv6_frame(17, 7401, 7401);

@@ -1,5 +1,5 @@
 //! Commands to `dyad-fault-agent`, the program at the serial line of a node that runs the image `fault-agent.img`. The
-//! commands are in `crates/counter/src/bin/fault_agent.rs`.
+//! commands are in `crates/fault-agent/src/main.rs`.
 
 use std::time::{Duration, Instant};
 

@@ -20,7 +20,7 @@ const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 /// Number of a guest's newest lines that the report on a failed step contains.
 const REPORTED_SERIAL_LINES: usize = 15;
 
-/// One line that `dyad-counter` prints on the guest's serial line.
+/// One line that a counting guest prints on the guest's serial line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuestLine {
     /// `boot N`: the guest booted; N is a random number that names this boot.

@@ -108,6 +108,11 @@ impl Wiring {
     /// # Errors
     /// This machine has no free port.
     pub fn new() -> Result<Self> {
+        Self::lay(|_| Ok(Vec::new()))
+    }
+
+    /// `relays` makes the relays of the cables with these ports, which are free until it returns.
+    fn lay(relays: impl FnOnce([[u16; 2]; 2]) -> Result<Vec<CableRelay>>) -> Result<Self> {
         let mut held = Vec::new();
         for _ in 0..4 {
             held.push(UdpSocket::bind("127.0.0.1:0")?);
@@ -116,7 +121,7 @@ impl Wiring {
         for (port, socket) in ports.as_flattened_mut().iter_mut().zip(&held) {
             *port = socket.local_addr()?.port();
         }
-        Ok(Self { ports, relays: Vec::new() })
+        Ok(Self { ports, relays: relays(ports)? })
     }
 
     /// As [`Wiring::new`]; the cables pass through relays, which can [lose the data](Wiring::set_data_lost).
@@ -124,9 +129,7 @@ impl Wiring {
     /// # Errors
     /// This machine has no free port.
     pub fn with_relays() -> Result<Self> {
-        let mut wiring = Self::new()?;
-        wiring.relays = wiring.ports.into_iter().map(CableRelay::new).collect::<Result<_>>()?;
-        Ok(wiring)
+        Self::lay(|ports| ports.into_iter().map(CableRelay::new).collect())
     }
 
     /// Loses the frames of the data sessions on both cables, or passes them again: [`CableRelay::set_data_lost`].
@@ -371,8 +374,8 @@ impl Node {
         qmp.set_link(&format!("card-{}", cable.id()), plugged)
     }
 
-    /// Makes the pool disks hang: they answer no request that comes from now on, without an error. Or ends this; the requests that
-    /// wait are then answered.
+    /// Makes the pool disks hang: after one more request each of them answers no read and no write, without an error. `false`
+    /// ends this; the requests that wait are then answered.
     ///
     /// # Errors
     /// The node is off, or as [`Qmp::execute`].

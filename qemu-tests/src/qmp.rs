@@ -85,7 +85,8 @@ impl Qmp {
         Ok(())
     }
 
-    /// Makes the disk with this name answer nothing, by a limit of one byte per second, or ends this.
+    /// Makes the disk with this name answer no read and no write after the next one, by a limit of one byte per second, or
+    /// ends this limit. Flushes are answered.
     ///
     /// # Errors
     /// As [`Qmp::execute`].

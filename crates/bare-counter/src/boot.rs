@@ -47,6 +47,15 @@ fn halt() -> ! {
 /// As in C: both ranges of `count` bytes are valid and do not overlap.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
+    // SAFETY: the caller guarantees the ranges.
+    unsafe { copy_upwards(to, from, count) }
+}
+
+/// Copies from the first byte to the last, and returns `to`.
+///
+/// # Safety
+/// Both ranges of `count` bytes are valid, and `to` is not within the source.
+unsafe fn copy_upwards(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     // SAFETY: the caller guarantees the ranges. The direction flag is clear, as the calling convention demands.
     unsafe {
         asm!("rep movsb", inout("rcx") count => _, inout("rdi") to => _, inout("rsi") from => _, options(nostack, preserves_flags));
@@ -62,7 +71,7 @@ unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usize) -> *mut 
 unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
     if count == 0 || (to as usize).wrapping_sub(from as usize) >= count {
         // SAFETY: a copy upwards is right, since `to` is not within the source.
-        return unsafe { memcpy(to, from, count) };
+        return unsafe { copy_upwards(to, from, count) };
     }
     // SAFETY: the caller guarantees the ranges. The copy begins with the last byte and restores the direction flag.
     unsafe {

@@ -12,7 +12,7 @@ boot_sector:
     movw    %ax, %es
     movw    %ax, %ss
     movw    $0x7c00, %sp
-    # DL is the number of the disk. Loads `boot_chunks` times 64 sectors to the addresses from 0x7e00 on.
+    # DL is the number of the disk. This loop loads `boot_chunks` times 64 sectors to the addresses from 0x7e00 on.
     movw    $boot_chunks, %cx
 2:  movb    $0x42, %ah
     movw    $disk_packet, %si
@@ -35,7 +35,7 @@ boot_sector:
     orb     $1, %al
     movl    %eax, %cr0
     ljmpl   $0x08, $protected
-    # The disk cannot be read: says so on the serial line, which the BIOS has initialised.
+    # The disk cannot be read. This loop prints that on the serial line, which the BIOS has initialised.
 4:  movw    $0x3f8, %dx
     movw    $boot_error, %si
 5:  lodsb

@@ -41,7 +41,7 @@ struct Ticks {
 impl Ticks {
     fn print_due(&mut self, line: &mut SerialLine) {
         let due = (self.clock.now().as_millis() / TICK_INTERVAL.as_millis()) as u64;
-        // Ticks that were missed while the guest did not run are not made up for.
+        // Ticks that were due while the guest did not run are never printed.
         if due <= self.printed {
             return;
         }

@@ -125,7 +125,7 @@ fn move_first_guest_to_a(pair: &mut Pair) -> Result<()> {
 /// Waits until a node is the only member, in a later epoch than `before`; returns it.
 ///
 /// # Errors
-/// None is.
+/// No node is within [`BOOT_DEADLINE`].
 pub fn wait_for_one_member(pair: &Pair, before: u64) -> Result<NodeName> {
     wait::until("one side to be chosen", BOOT_DEADLINE, || {
         for name in [NodeName::A, NodeName::B] {
