@@ -104,6 +104,12 @@ impl World {
         let shall_run = |document: &Document| document.vms.get(&vm.name()).is_some_and(Vm::shall_run);
         let crashed =
             self.nodes.iter().any(|node| node.vms[vm.0].phase == Phase::Crashed && node.vms[vm.0].crashes > 1);
-        newest.is_some_and(shall_run) && !crashed && !self.nodes.iter().any(|node| node.executes(vm))
+        // A slow kernel completes the commands that it has taken later, also after the end of the fault.
+        let kernel_is_late = self
+            .nodes
+            .iter()
+            .filter_map(|node| node.core.as_ref())
+            .any(|core| core.cgroup_fence_arrival > self.now + SEC);
+        newest.is_some_and(shall_run) && !crashed && !kernel_is_late && !self.nodes.iter().any(|node| node.executes(vm))
     }
 }
