@@ -21,7 +21,7 @@ use crate::serial::SerialLine;
 const MEMORY_MIB: &str = "1536";
 /// Processors of a node. With one, a guest of an emulated node takes it from the daemons when it boots, and the node misses
 /// its deadlines.
-const PROCESSORS: &str = "2";
+const PROCESSORS: u32 = 2;
 /// Bytes of the system disk: the image's partitions, the reserve and the state partition (`image/partitions`) fit.
 const SYSTEM_DISK_BYTES: u64 = 8 << 30;
 /// Names of the pool disks, in QEMU and of their files.
@@ -155,6 +155,7 @@ impl Wiring {
 pub struct Node {
     name: NodeName,
     accelerator: Accelerator,
+    processors: u32,
     disks: PathBuf,
     sockets: PathBuf,
     port: u16,
@@ -197,6 +198,7 @@ impl Node {
         let node = Self {
             name,
             accelerator,
+            processors: PROCESSORS,
             disks,
             sockets: sockets.to_owned(),
             port: free_port()?,
@@ -210,6 +212,12 @@ impl Node {
             File::create(node.disks.join(disk).with_extension("img"))?.set_len(POOL_DISK_BYTES)?;
         }
         Ok(node)
+    }
+
+    /// Gives the node one processor at its next power-on. That is enough where no guest boots beside another one, and the kernel
+    /// of an emulated node with the image that ships then survives that KVM patches it (decision 0104).
+    pub fn use_one_processor(&mut self) {
+        self.processors = 1;
     }
 
     /// Writes `image` to the system disk. The node must be off.
@@ -408,7 +416,7 @@ impl Node {
     fn qemu_command(&self, qmp: &Path, serial: &Path) -> Result<Program> {
         let mut machine = Program::new("qemu-system-x86_64");
         machine.args(["-name", &format!("dyad-{}", self.name.letter())]);
-        machine.args(["-machine", "q35", "-smp", PROCESSORS, "-m", MEMORY_MIB]);
+        machine.args(["-machine", "q35", "-smp", &self.processors.to_string(), "-m", MEMORY_MIB]);
         machine.args(self.accelerator.arguments());
         machine.args(["-nodefaults", "-display", "none", "-device", "VGA"]);
         machine.args(["-device", "virtio-rng-pci"]);

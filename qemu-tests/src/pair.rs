@@ -97,6 +97,17 @@ impl Pair {
         Self::with(artifacts, name, &image, Wiring::new()?)
     }
 
+    /// As [`Pair::new`], with [one processor](Node::use_one_processor) in each node: for tests of the setup.
+    ///
+    /// # Errors
+    /// As [`Pair::new`].
+    pub fn for_setup(artifacts: Artifacts, name: &str) -> Result<Self> {
+        let mut pair = Self::new(artifacts, name)?;
+        pair.a.use_one_processor();
+        pair.b.use_one_processor();
+        Ok(pair)
+    }
+
     /// As [`Pair::new`], with the fault agent in both nodes, and cables that can lose data.
     ///
     /// # Errors

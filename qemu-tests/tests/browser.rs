@@ -42,7 +42,7 @@ impl MachineFixture for BrowserFixture {
 
 fn main() -> ExitCode {
     run_tests(&TESTS, || {
-        let mut pair = Pair::new(Artifacts::beside_this_program()?, "browser")?;
+        let mut pair = Pair::for_setup(Artifacts::beside_this_program()?, "browser")?;
         pair.a.power_on()?;
         let client = pair.a.client();
         client.get_after_boot("the node", BOOT_DEADLINE, "setup")?;

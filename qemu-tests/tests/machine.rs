@@ -47,6 +47,7 @@ fn refusals_change_nothing(ImagesFixture(artifacts): &mut ImagesFixture) -> Resu
     let records = artifacts.fresh_records("refusals")?;
     let mut node =
         Node::new(NodeName::A, Accelerator::Tcg, &artifacts.image(), &Wiring::new()?, &records, sockets.path())?;
+    node.use_one_processor();
     node.power_on()?;
     let client = node.client();
     client.get_after_boot("the node", BOOT_DEADLINE, "setup")?;
@@ -89,6 +90,7 @@ fn bad_boots_fall_back(ImagesFixture(artifacts): &mut ImagesFixture) -> Result<(
     let records = artifacts.fresh_records("fallback")?;
     let mut node =
         Node::new(NodeName::A, Accelerator::Tcg, &artifacts.broken_image(), &Wiring::new()?, &records, sockets.path())?;
+    node.use_one_processor();
     node.power_on()?;
     let client = node.client();
     let status = client.get_after_boot("the older slot", FALL_BACK_DEADLINE, "status")?;

@@ -29,7 +29,7 @@ const TESTS: [Test<Pair>; 4] = [
 
 fn main() -> ExitCode {
     run_tests(&TESTS, || {
-        let mut pair = Pair::new(Artifacts::beside_this_program()?, "serial")?;
+        let mut pair = Pair::for_setup(Artifacts::beside_this_program()?, "serial")?;
         pair.a.power_on()?;
         Ok(pair)
     })

@@ -19,9 +19,9 @@ use crate::host::{self, Host};
 use crate::image::{self, Options};
 use crate::{deps, guest};
 
-/// Minutes of the simulator in each run of the tests, with all faults and with partial faults: together five minutes longer than
-/// the images take beside it.
-const SIM_MINUTES: [(&str, &[&str]); 2] = [("4", &[]), ("4", &["--partial"])];
+/// Minutes of the simulator in each run of the tests, with all faults and with partial faults: together a minute longer than the
+/// images take beside it.
+const SIM_MINUTES: [(&str, &[&str]); 2] = [("2", &[]), ("2", &["--partial"])];
 
 /// Features of the tests that need programs or images beside them.
 const TEST_FEATURES: &str = "dyad-rig/machines,dyad-process-tests/daemons,dyad-process-tests/images";
